@@ -1,0 +1,1 @@
+"""From files to batches: windows of trajectories, mixed over data sets."""

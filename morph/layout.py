@@ -1,0 +1,188 @@
+"""The tensor layout that every data set is brought into, and the nouns that describe one.
+
+Axis legend
+===========
+====  ==========================================================================
+B     batch of windows
+T     context time
+S     target time steps
+F     fields (velocity, density, ...); never an alias of torch.nn.functional
+C     components of a field (1 for a scalar)
+D H W depth, height, width: 1-D data is (1, 1, W), 2-D data is (1, H, W)
+d h w token grid
+E     embedding
+====  ==========================================================================
+
+Values are in physical units everywhere outside the model.  Fields with fewer components than the widest field of
+their data set are filled up with zeros; `DatasetSpec.component_mask` says which components are real.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, Self, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+__all__ = [
+    "AXES",
+    "Batch",
+    "Boundary",
+    "Conditions",
+    "Context",
+    "DatasetSpec",
+    "Field",
+    "State",
+    "Statistics",
+    "Target",
+    "Tokens",
+]
+
+AXES = ("D", "H", "W")
+
+Context = Float[Tensor, "B T F C D H W"]
+Target = Float[Tensor, "B S F C D H W"]
+State = Float[Tensor, "B F C D H W"]
+Tokens = Float[Tensor, "B T d h w E"]
+
+Boundary = Literal["periodic", "open", "wall"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A scalar or vector field.
+
+    Args:
+        name: What the field is called, "velocity".
+        components: The names of its components, ("velocity_x", "velocity_y"); a scalar has one, its own name.  These are
+            the variable names of every file that is written.
+        unit: Physical unit, None where the data set does not state one.
+    """
+
+    name: str
+    components: tuple[str, ...] = ()
+    unit: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "components", tuple(self.components) or (self.name,))
+        if len(set(self.components)) != len(self.components):
+            raise ValueError(f"field {self.name!r}: component names repeat: {', '.join(self.components)}")
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a data set holds.
+
+    Args:
+        name: Name of the data set.
+        fields: Its fields, in the order of the field axis F.
+        spatial_shape: (D, H, W); an axis that the data does not have is 1.
+        num_steps: Frames of each trajectory.
+        dt: Time between two frames, in the data set's unit of time.
+        boundary: Boundary condition on D, H and W.
+        axes: Names of the spatial axes that the data has, ("x", "y"), mapped onto the last of (D, H, W) in this order.
+        parameters: Names of the per-trajectory parameters (viscosity, ...).
+
+    Raises:
+        ValueError: Two fields or components share a name, a shape is not positive, or a boundary is unknown.
+    """
+
+    name: str
+    fields: tuple[Field, ...]
+    spatial_shape: tuple[int, int, int]
+    num_steps: int
+    dt: float
+    boundary: tuple[Boundary, Boundary, Boundary]
+    axes: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [component for field in self.fields for component in field.components]
+        if not names:
+            raise ValueError(f"data set {self.name!r}: it has no field")
+        if len(set(names)) != len(names):
+            raise ValueError(f"data set {self.name!r}: component names repeat: {', '.join(names)}")
+        if len(self.spatial_shape) != 3 or min(self.spatial_shape) < 1:
+            raise ValueError(f"data set {self.name!r}: expected a positive (D, H, W), found {self.spatial_shape}")
+        if not 1 <= len(self.axes) <= 3 or any(size > 1 for size in self.spatial_shape[: 3 - len(self.axes)]):
+            raise ValueError(f"data set {self.name!r}: axes {self.axes} do not name the axes of {self.spatial_shape}")
+        for boundary in self.boundary:
+            if boundary not in get_args(Boundary):
+                raise ValueError(
+                    f"data set {self.name!r}: expected a boundary of {', '.join(get_args(Boundary))}, found {boundary!r}"
+                )
+
+    @property
+    def num_fields(self) -> int:
+        """Length of the field axis F."""
+        return len(self.fields)
+
+    @property
+    def num_components(self) -> int:
+        """Length of the component axis C: that of the widest field."""
+        return max(len(field.components) for field in self.fields)
+
+    @property
+    def component_mask(self) -> Bool[np.ndarray, "F C"]:
+        """True for a physical component, False for filler."""
+        counts = np.array([len(field.components) for field in self.fields])
+        return np.arange(self.num_components) < counts[:, None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, for a checkpoint or a file."""
+        return _plain(asdict(self))
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`."""
+        fields = tuple(Field(f["name"], tuple(f["components"]), f["unit"]) for f in stored["fields"])
+        rest = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+        return cls(**{**rest, "fields": fields})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+class Statistics(NamedTuple):
+    """Scales of a data set, from its training split alone, in physical units.
+
+    mean: average of each component over trajectories, time and space.
+    std: root of the mean squared deviation from `mean`, pooled over the components of a field.
+    rms_increment: root mean square of the change from one frame to the next, pooled likewise.
+    """
+
+    mean: Float[Tensor, "F C"]
+    std: Float[Tensor, "F"]
+    rms_increment: Float[Tensor, "F"]
+
+
+class Conditions(NamedTuple):
+    """What is known of a system besides its frames; one for all samples of a batch.
+
+    component_mask: which components are physical; fillers are zero and count nowhere.
+    boundary: boundary condition on D, H and W.
+    statistics: scales of the training split, None where there is none.
+    """
+
+    component_mask: Bool[Tensor, "F C"]
+    boundary: tuple[Boundary, Boundary, Boundary] = ("open", "open", "open")
+    statistics: Statistics | None = None
+
+
+class Batch(NamedTuple):
+    """Windows of one data set.
+
+    windows: (trajectory, first frame) of each sample, so that a fault can be traced to its data.
+    """
+
+    context: Context
+    target: Target
+    conditions: Conditions
+    dataset: str
+    windows: Int[Tensor, "B 2"]
