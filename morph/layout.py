@@ -55,8 +55,8 @@ class Field:
 
     Args:
         name: What the field is called, "velocity".
-        components: The names of its components, ("velocity_x", "velocity_y"); a scalar has one, its own name.  These are
-            the variable names of every file that is written.
+        components: The names of its components, ("velocity_x", "velocity_y"); a scalar has one, its own name.  These
+            are the variable names of every file that is written.
         unit: Physical unit, None where the data set does not state one.
     """
 
@@ -109,9 +109,8 @@ class DatasetSpec:
             raise ValueError(f"data set {self.name!r}: axes {self.axes} do not name the axes of {self.spatial_shape}")
         for boundary in self.boundary:
             if boundary not in get_args(Boundary):
-                raise ValueError(
-                    f"data set {self.name!r}: expected a boundary of {', '.join(get_args(Boundary))}, found {boundary!r}"
-                )
+                choices = ", ".join(get_args(Boundary))
+                raise ValueError(f"data set {self.name!r}: expected a boundary of {choices}, found {boundary!r}")
 
     @property
     def num_fields(self) -> int:
@@ -137,8 +136,18 @@ class DatasetSpec:
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
         """Inverse of `to_dict`."""
         fields = tuple(Field(f["name"], tuple(f["components"]), f["unit"]) for f in stored["fields"])
-        rest = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
-        return cls(**{**rest, "fields": fields})
+        d, h, w = stored["spatial_shape"]
+        boundary_d, boundary_h, boundary_w = stored["boundary"]
+        return cls(
+            name=stored["name"],
+            fields=fields,
+            spatial_shape=(d, h, w),
+            num_steps=stored["num_steps"],
+            dt=stored["dt"],
+            boundary=(boundary_d, boundary_h, boundary_w),
+            axes=tuple(stored["axes"]),
+            parameters=tuple(stored["parameters"]),
+        )
 
 
 def _plain(value: Any) -> Any:

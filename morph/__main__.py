@@ -1,0 +1,32 @@
+"""`morph <command>`: the entry points under one name."""
+
+import sys
+from importlib import import_module
+
+_COMMANDS = {
+    "train": "pretrain a model on a mixture of data sets",
+    "evaluate": "roll a checkpoint out on held-out data and measure its errors",
+}
+
+
+def main() -> None:
+    """Hand the command line over to the entry point that it names.
+
+    Raises:
+        SystemExit: The command is unknown.
+    """
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        lines = [f"  morph {command:<10} {purpose}" for command, purpose in _COMMANDS.items()]
+        print(
+            "usage: morph COMMAND [option=value ...]\n", *lines, "\nmorph COMMAND --help lists its options.", sep="\n"
+        )
+        return
+    if name not in _COMMANDS:
+        sys.exit(f"error: unknown command {name!r}; expected one of {', '.join(_COMMANDS)}")
+    sys.argv = [f"morph {name}", *sys.argv[2:]]
+    import_module(f"morph.{name}").main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""From the names of data sets, or YAML files, to their configuration and their readers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from morph.data.adapter import DatasetAdapter
+
+__all__ = ["DatasetConfig", "find_datasets", "open_split", "prepare"]
+
+DatasetConfig = Mapping[str, Any]
+"""`_target_` and arguments of an adapter, and for the caller `batch_size` and `prepare`."""
+
+_FOR_THE_CALLER = ("batch_size", "prepare")
+
+
+def find_datasets(names: str | Sequence[str], options: Mapping[str, Any]) -> dict[str, DatasetConfig]:
+    """Configurations of data sets.
+
+    Args:
+        names: Entries of conf/dataset (or of a `dataset` folder in --config-dir), or paths of YAML files.
+        options: Values for the interpolations of their YAML, such as data_dir and level.
+
+    Raises:
+        ValueError: A name is unknown, or a file is not the YAML of a data set.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise ValueError("data: expected at least one data set; " + _choices())
+    found: dict[str, DatasetConfig] = {}
+    for name in names:
+        path = Path(name)
+        is_file = path.suffix in (".yaml", ".yml")
+        if path.stem in found:
+            raise ValueError(f"data: {path.stem!r} is named twice")
+        config = _read(path) if is_file else _named(name)
+        merged = OmegaConf.merge(OmegaConf.create(dict(options)), config)
+        try:
+            resolved = OmegaConf.to_container(merged, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ValueError(f"data set {name!r}: {str(error).splitlines()[0]}") from error
+        assert isinstance(resolved, dict)
+        dataset = {str(key): value for key, value in resolved.items() if key in config}
+        if "_target_" not in dataset:
+            raise ValueError(f"data set {name!r}: its YAML names no _target_, the class that reads it")
+        found[path.stem] = dataset
+    return found
+
+
+def open_split(config: DatasetConfig, split: str) -> DatasetAdapter:
+    """The reader of one split: train, valid or test."""
+    arguments = {key: value for key, value in config.items() if key not in _FOR_THE_CALLER}
+    return instantiate(arguments, split=split, _convert_="all")
+
+
+def prepare(config: DatasetConfig) -> None:
+    """Do what the data set asks for before its first use, such as generating it; safe to call again."""
+    if "prepare" in config:
+        instantiate(config["prepare"], _convert_="all")
+
+
+def _read(path: Path) -> DictConfig:
+    if not path.is_file():
+        raise ValueError(f"data: there is no file {path}; {_choices()}")
+    try:
+        config = OmegaConf.load(path)
+    except Exception as error:
+        raise ValueError(f"data: {path} cannot be read as YAML: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"data: {path} should be a mapping with _target_ and its arguments")
+    return config
+
+
+def _named(name: str) -> DictConfig:
+    if name not in _known():
+        raise ValueError(f"data: there is no data set {name!r}; {_choices()}")
+    config = compose(f"dataset/{name}")
+    node = config.dataset
+    # Without its parent, so that its interpolations are those of the options given here.
+    return DictConfig(OmegaConf.to_container(node, resolve=False))
+
+
+def _known() -> list[str]:
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None, "the entry point initialises Hydra"
+    return hydra.config_loader.get_group_options("dataset", ObjectType.CONFIG)
+
+
+def _choices() -> str:
+    return f"choose from {', '.join(_known())}, or give the path of a YAML file"

@@ -1,0 +1,179 @@
+"""Which data set and which windows make the batch of each step: the same plan on every rank."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+import numpy as np
+from jaxtyping import Float
+from torch.utils.data import Dataset, Sampler
+
+from morph.data.windows import Windows
+from morph.layout import Batch
+
+__all__ = ["BatchKey", "EvenSampler", "MixtureSampler", "WindowBatches", "probabilities"]
+
+BatchKey = tuple[str, list[int]]
+"""A data set and the windows of one batch."""
+
+_RULES = ("inverse_size", "proportional", "temperature")
+
+
+def probabilities(
+    num_batches: Mapping[str, int], weights: str | Mapping[str, float] = "inverse_size", temperature: float = 2.0
+) -> Float[np.ndarray, "_"]:
+    """Probability that a batch comes from each data set.
+
+    Args:
+        num_batches: B_k, batches in one pass over data set k.
+        weights: "inverse_size": proportional to max_j B_j / B_k, so that small sets are drawn more often (the published
+            rule, arXiv 2509.21670); "proportional": to B_k; "temperature": to B_k^(1 / temperature); or a number per
+            data set.
+        temperature: 1 is proportional, infinity uniform.
+
+    Raises:
+        ValueError: The rule is unknown, or explicit weights miss a data set, name another or are not positive.
+    """
+    counts = np.array(list(num_batches.values()), dtype=float)
+    if isinstance(weights, str):
+        if weights not in _RULES:
+            raise ValueError(
+                f"mixture.weights: expected {', '.join(_RULES)} or a number per data set, found {weights!r}"
+            )
+        if temperature <= 0:
+            raise ValueError(f"mixture.temperature: expected a positive number, found {temperature}")
+        rule = {
+            "inverse_size": counts.max() / counts,
+            "proportional": counts,
+            "temperature": counts ** (1 / temperature),
+        }
+        drawn = rule[weights]
+    else:
+        if set(weights) != set(num_batches):
+            raise ValueError(
+                f"mixture.weights: expected a number for each of {', '.join(num_batches)}, found {', '.join(weights)}"
+            )
+        drawn = np.array([weights[name] for name in num_batches], dtype=float)
+        if not (np.isfinite(drawn).all() and (drawn >= 0).all() and drawn.sum() > 0):
+            raise ValueError(f"mixture.weights: expected numbers >= 0 with a positive sum, found {dict(weights)}")
+    return drawn / drawn.sum()
+
+
+class WindowBatches(Dataset[Batch]):
+    """Reads the batch that a key names.  Addressable, so a run can continue at any step."""
+
+    def __init__(self, windows: Mapping[str, Windows]) -> None:
+        self.windows = dict(windows)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.windows.values()))
+
+    def __getitem__(self, key: BatchKey) -> Batch:
+        name, indices = key
+        return self.windows[name].batch(indices)
+
+
+class MixtureSampler(Sampler[BatchKey]):
+    """The plan of an epoch of `steps` batches, each of one data set.
+
+    The plan follows from (seed, epoch) alone.  Every rank draws the whole plan and takes its own windows of each batch:
+    no message passes between ranks and no rank reads another's data.  Windows are shuffled in blocks of neighbours, so
+    that reads that are near in time are near on disk; the blocks that are open at a time are mixed with each other.
+    A window comes again only after all others of its data set.
+
+    Args:
+        windows: The windows of each data set.
+        batch_sizes: Windows per batch and rank of each data set.
+        steps: Batches of an epoch.
+        probabilities: Of each data set, in the order of `windows`.
+        seed: Of the plan.
+        rank: This process.
+        world_size: Number of processes.
+        block: Neighbouring windows that are kept together.
+        open_blocks: Blocks that are mixed with each other.
+    """
+
+    def __init__(
+        self,
+        windows: Mapping[str, Windows],
+        *,
+        batch_sizes: Mapping[str, int],
+        steps: int,
+        probabilities: Float[np.ndarray, "_"],
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        block: int = 8,
+        open_blocks: int = 64,
+    ) -> None:
+        self.windows = dict(windows)
+        self.batch_sizes = dict(batch_sizes)
+        self.steps = steps
+        self.probabilities = probabilities
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.block = block
+        self.open_blocks = open_blocks
+        self.epoch = 0
+        self.resume_at = (0, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        epoch, first = self.resume_at
+        yield from islice(self._plan(), first if epoch == self.epoch else 0, None)
+
+    def _plan(self) -> Iterator[BatchKey]:
+        names = list(self.windows)
+        order = np.random.default_rng([self.seed, self.epoch]).choice(len(names), self.steps, p=self.probabilities)
+        streams = {name: self._stream(name, k) for k, name in enumerate(names)}
+        for k in order:
+            name = names[k]
+            batch = list(islice(streams[name], self.batch_sizes[name] * self.world_size))
+            yield name, batch[self.rank :: self.world_size]
+
+    def _stream(self, name: str, k: int) -> Iterator[int]:
+        """An endless stream of window indices, shuffled pass by pass."""
+        rng = np.random.default_rng([self.seed, self.epoch, k])
+        per_trajectory, count = self.windows[name].per_trajectory, len(self.windows[name])
+        blocks = [
+            np.arange(start, min(start + self.block, first + per_trajectory))
+            for first in range(0, count, per_trajectory)
+            for start in range(first, first + per_trajectory, self.block)
+        ]
+        while True:
+            order = rng.permutation(len(blocks))
+            for at in range(0, len(order), self.open_blocks):
+                mixed = np.concatenate([blocks[b] for b in order[at : at + self.open_blocks]])
+                yield from rng.permutation(mixed).tolist()
+
+
+class EvenSampler(Sampler[BatchKey]):
+    """At most `limit` windows of each data set, evenly spaced, in order, shared out over the ranks: for validation."""
+
+    def __init__(
+        self,
+        windows: Mapping[str, Windows],
+        *,
+        batch_sizes: Mapping[str, int],
+        limit: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.keys: list[BatchKey] = []
+        for name, split in windows.items():
+            count = len(split) if limit is None else min(limit, len(split))
+            mine = np.linspace(0, len(split) - 1, count).round().astype(int).tolist()[rank::world_size]
+            size = batch_sizes[name]
+            self.keys += [(name, mine[at : at + size]) for at in range(0, len(mine), size)]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        return iter(self.keys)

@@ -1,0 +1,138 @@
+"""The data of a training run: every data set's windows, mixed for training and one by one for validation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from morph.data.catalogue import DatasetConfig, open_split, prepare
+from morph.data.mixture import BatchKey, EvenSampler, MixtureSampler, WindowBatches, probabilities
+from morph.data.windows import Windows
+from morph.layout import Batch, DatasetSpec
+
+__all__ = ["MixtureDataModule"]
+
+
+class MixtureDataModule(LightningDataModule):
+    """Batches of one data set each.
+
+    Args:
+        datasets: Configuration of each data set, see `morph.data.catalogue`.
+        context: Frames of context T.
+        target: Target frames S.
+        steps_per_epoch: Batches of an epoch, per rank.
+        batch_size: Windows per batch and rank: a number for all, a number per data set, or None for what each data
+            set's YAML states.
+        weights, temperature: See `morph.data.mixture.probabilities`.
+        block: Neighbouring windows that are kept together.
+        validation_windows: At most so many windows of each data set are validated on, evenly spaced; None for all.
+        num_workers: Processes that read ahead; 0 reads in the training process.
+        seed: Of the order of the data.
+
+    Raises:
+        ValueError: `batch_size` names an unknown data set or is not positive.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, DatasetConfig],
+        *,
+        context: int = 4,
+        target: int = 1,
+        steps_per_epoch: int = 100,
+        batch_size: int | Mapping[str, int] | None = None,
+        weights: str | Mapping[str, float] = "inverse_size",
+        temperature: float = 2.0,
+        block: int = 8,
+        validation_windows: int | None = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.datasets = dict(datasets)
+        self.context = context
+        self.target = target
+        self.steps_per_epoch = steps_per_epoch
+        self.batch_sizes = _batch_sizes(self.datasets, batch_size)
+        self.weights = weights
+        self.temperature = temperature
+        self.block = block
+        self.validation_windows = validation_windows
+        self.num_workers = num_workers
+        self.seed = seed
+
+    def prepare_data(self) -> None:
+        """Generate what is missing; Lightning calls this on one rank of each node."""
+        for config in self.datasets.values():
+            prepare(config)
+
+    def setup(self, stage: str) -> None:
+        """Open the training and validation splits."""
+        self.train = {name: self._windows(name, "train") for name in self.datasets}
+        self.valid = {name: self._windows(name, "valid") for name in self.datasets}
+
+    @property
+    def specs(self) -> dict[str, DatasetSpec]:
+        """What each data set holds; after `setup`."""
+        return {name: windows.adapter.spec for name, windows in self.train.items()}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """An epoch of the mixture; continues at the step at which a resumed run stands."""
+        counts = {name: -(-len(windows) // self.batch_sizes[name]) for name, windows in self.train.items()}
+        sampler = MixtureSampler(
+            self.train,
+            batch_sizes=self.batch_sizes,
+            steps=self.steps_per_epoch,
+            probabilities=probabilities(counts, self.weights, self.temperature),
+            seed=self.seed,
+            block=self.block,
+            **self._place(),
+        )
+        if self.trainer is not None:
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.total.completed
+            sampler.resume_at = divmod(done, self.steps_per_epoch)
+        return self._loader(self.train, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Evenly spaced windows of every validation split."""
+        sampler = EvenSampler(self.valid, batch_sizes=self.batch_sizes, limit=self.validation_windows, **self._place())
+        return self._loader(self.valid, sampler)
+
+    def _windows(self, name: str, split: str) -> Windows:
+        return Windows(open_split(self.datasets[name], split), self.context, self.target)
+
+    def _place(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+    def _loader(self, windows: Mapping[str, Windows], sampler: Sampler[BatchKey]) -> DataLoader[Batch]:
+        return DataLoader(
+            WindowBatches(windows),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=_as_it_is,
+        )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _batch_sizes(datasets: Mapping[str, DatasetConfig], given: int | Mapping[str, int] | None) -> dict[str, int]:
+    if isinstance(given, Mapping) and (unknown := set(given) - set(datasets)):
+        raise ValueError(f"batch_size: {', '.join(sorted(unknown))} is none of the data sets {', '.join(datasets)}")
+    sizes = {}
+    for name, config in datasets.items():
+        size = given.get(name) if isinstance(given, Mapping) else given
+        size = config.get("batch_size") if size is None else size
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(
+                f"batch_size of {name!r}: expected a positive integer, found {size!r}; "
+                "state it in the data set's YAML or as batch_size="
+            )
+        sizes[name] = size
+    return sizes

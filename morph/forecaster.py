@@ -1,0 +1,181 @@
+"""Training under Lightning: loss, validation, optimiser."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from morph.baselines import NAIVE
+from morph.data.module import MixtureDataModule
+from morph.layout import Batch, Target
+from morph.metrics import vrmse
+from morph.model.morph import Morph
+from morph.rollout import Forecast, unroll
+
+__all__ = ["Forecaster", "NonFiniteError", "forecast_loss", "warmup_cosine"]
+
+
+class NonFiniteError(ValueError):
+    """A NaN or infinity in data, loss or forecast."""
+
+
+def forecast_loss(prediction: Target, batch: Batch, unit: Float[Tensor, "B F"]) -> Float[Tensor, ""]:
+    """Mean of ((prediction - target) / unit)^2 over samples, steps, space and physical components.
+
+    Each physical component counts once; fillers do not count.
+    """
+    error = (prediction - batch.target) / unit[:, None, :, None, None, None, None]
+    per_component = error.square().mean((0, 1, 4, 5, 6))
+    return per_component[batch.conditions.component_mask].mean()
+
+
+def warmup_cosine(
+    optimizer: Optimizer, total_steps: int, warmup_fraction: float = 0.05, final_fraction: float = 0.01
+) -> LambdaLR:
+    """Learning rate that rises linearly over the first steps and falls along a cosine to a fraction of its peak."""
+    warmup = max(1, round(warmup_fraction * total_steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)
+
+
+class Forecaster(LightningModule):
+    """Trains a model to forecast the S target frames of a window from its T context frames.
+
+    With S > 1 the model is unrolled on its own forecasts and the gradient flows through all of them.  The loss is in
+    the unit of the model's output (see `Normalisation`), so that slow and fast systems weigh alike.
+
+    Args:
+        model: What to train.
+        optimizer: Called with the parameter groups.
+        schedule: Called with (optimizer, total_steps); None keeps the rate constant.
+        weight_decay: Of matrices and kernels; biases, norms, positions and queries do not decay.
+        seed: Of dropout.  Each step has its own generator state: a resumed run draws what an uninterrupted one does.
+
+    Raises:
+        NonFiniteError: In a step; names the data set, the windows and the step.
+    """
+
+    def __init__(
+        self,
+        model: Morph,
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[..., LambdaLR] | None = warmup_cosine,
+        weight_decay: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.weight_decay = weight_decay
+        self.seed = seed
+        self._scores: dict[str, Tensor] = {}
+
+    @property
+    def _data(self) -> MixtureDataModule:
+        data: MixtureDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data
+
+    def setup(self, stage: str) -> None:
+        """Refuse data sets that exceed the model's capacity."""
+        for name, spec in self._data.specs.items():
+            shape = (self._data.context, spec.num_fields, spec.num_components)
+            self.model.capacity.admit(f"data set {name!r}", *shape)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout from the step and the rank."""
+        torch.manual_seed(((self.seed * 1_000_003 + self.global_step) * 65_537 + self.global_rank) % 2**63)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        prediction = torch.stack(list(self._unrolled(batch)), 1)
+        loss = forecast_loss(prediction, batch, self.model.unit_of_error(batch.context, batch.conditions))
+        if not torch.isfinite(loss):
+            raise NonFiniteError(_where(batch, f"training step {self.global_step}", "loss"))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.context))
+        return loss
+
+    def _unrolled(self, batch: Batch) -> Iterable[Tensor]:
+        return unroll(self.model, batch.context, batch.target.shape[1], batch.conditions)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the scores of the epoch before."""
+        self._scores = {}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """One-step VRMSE of the model and of the naive forecasts, summed per data set."""
+        target = batch.target[:, 0]
+        mask = batch.conditions.component_mask
+        judged: list[Forecast] = [self.model, *NAIVE.values()]
+        forecasts = [forecast(batch.context, batch.conditions) for forecast in judged]
+        errors = torch.stack([vrmse(forecast.float(), target, mask).mean(-1) for forecast in forecasts])
+        if not torch.isfinite(errors).all():
+            raise NonFiniteError(_where(batch, f"validation after step {self.global_step}", "forecast"))
+        sums = torch.cat([errors.double().sum(1), errors.new_full((1,), len(target)).double()])
+        self._scores[batch.dataset] = self._scores.get(batch.dataset, 0) + sums
+
+    def on_validation_epoch_end(self) -> None:
+        """Log, per data set, the one-step VRMSE and its ratio to the better naive forecast; `val/ratio` is their
+        geometric mean."""
+        names = list(self._data.datasets)
+        none = torch.zeros(2 + len(NAIVE), dtype=torch.float64, device=self.device)
+        table = torch.stack([self._scores.get(name, none) for name in names])
+        if self.trainer.world_size > 1:
+            table = self.trainer.strategy.reduce(table, reduce_op="sum")
+        errors = table[:, :-1] / table[:, -1:]
+        ratios = errors[:, 0] / errors[:, 1:].min(1).values
+        scores = {"val/ratio": ratios.log().mean().exp()}
+        for name, error, ratio in zip(names, errors[:, 0], ratios, strict=True):
+            scores |= {f"val/vrmse/{name}": error, f"val/ratio/{name}": ratio}
+        self.log_dict({key: value.float() for key, value in scores.items()})
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and schedule by step."""
+        optimizer = self.optimizer(_parameter_groups(self.model, self.weight_decay))
+        if self.schedule is None:
+            return optimizer
+        schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a forecast needs besides the weights: the architecture and what the model was trained on."""
+        data = self._data
+        checkpoint["morph"] = {
+            "model": self.model.config,
+            "context": data.context,
+            "datasets": {name: spec.to_dict() for name, spec in data.specs.items()},
+        }
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    # Whatever is not a matrix or a kernel of a layer is a scale, an offset, a query or a position.
+    layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    decayed = {id(module.weight) for module in model.modules() if isinstance(module, layers)}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
+        {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+
+
+def _where(batch: Batch, step: str, what: str) -> str:
+    """Names the data that a non-finite number comes from."""
+    finite = torch.isfinite(batch.context.flatten(1)).all(1) & torch.isfinite(batch.target.flatten(1)).all(1)
+    windows = batch.windows if finite.all() else batch.windows[~finite]
+    source = f"a non-finite {what} although the data is finite" if finite.all() else "NaN or infinity in the data"
+    places = ", ".join(f"trajectory {i} from frame {start}" for i, start in windows.tolist()[:8])
+    more = f" and {len(windows) - 8} more" if len(windows) > 8 else ""
+    remedy = "lower optimizer.lr or trainer.gradient_clip_val" if finite.all() else "repair or leave out these data"
+    return f"{step}, data set {batch.dataset!r}: {source}; windows: {places}{more}; {remedy}"

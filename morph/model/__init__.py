@@ -1,0 +1,1 @@
+"""The convolutional vision transformer, one concept per file."""

@@ -1,0 +1,195 @@
+"""The model: normalise, embed, mix, decode, denormalise."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Self
+
+import torch
+from hydra.utils import get_object
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from morph.layout import AXES, Boundary, Conditions, Context, State, Tokens
+from morph.model.decoder import Decoder
+from morph.model.embedding import PatchEmbedding, patch_shape
+from morph.model.mixer import AxialAttention, Block
+from morph.model.position import LearnedPositions, Resample
+from morph.normalisation import Base, Kind, Normalisation, Predict, Scales
+
+__all__ = ["Capacity", "Morph"]
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The largest problem that a model takes.
+
+    Args:
+        max_fields: Length of F.
+        max_components: Length of C.
+        max_context: Frames of context T.
+        max_patches: Rows of the position table; more or fewer patches are interpolated.
+    """
+
+    max_fields: int = 3
+    max_components: int = 3
+    max_context: int = 4
+    max_patches: int = 4096
+
+    def admit(self, what: str, context: int, fields: int, components: int) -> None:
+        """Check that data fits.
+
+        Raises:
+            ValueError: It has more frames, fields or components; begins with `what`.
+        """
+        found = {"max_context": context, "max_fields": fields, "max_components": components}
+        for name, count in found.items():
+            if count > getattr(self, name):
+                noun = "context frames" if name == "max_context" else name.removeprefix("max_")
+                raise ValueError(
+                    f"{what} has {count} {noun}, the model takes at most {getattr(self, name)}; "
+                    f"build it with model.capacity.{name}={count}"
+                )
+
+
+class Morph(nn.Module):
+    """Convolutional vision transformer for fields in one to three dimensions (arXiv 2509.21670).
+
+    Takes and returns physical units; scales come from the context (see `Normalisation`).
+
+    Args:
+        dim: Embedding dimension E.
+        depth: Number of blocks.
+        heads: Attention heads.
+        mlp_dim: Hidden width of the block's perceptron, 4 dim by default.
+        filters: Channels of the component-wise convolution.
+        patch_size: Edge of a patch; sizes that it does not divide are padded and cropped.
+        field_heads: Heads of the attention over fields.
+        dropout: Of positions and perceptrons.
+        capacity: Largest number of fields, components and context frames.
+        resample_positions: See `LearnedPositions`.
+        mixer: Called with (dim=, heads=) for each block; returns a `TokenMixer`.
+        normalisation, predict, base: See `Normalisation`.
+
+    Raises:
+        ValueError: An option is unknown, or heads do not divide dim.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int = 256,
+        depth: int = 4,
+        heads: int = 4,
+        mlp_dim: int | None = None,
+        filters: int = 8,
+        patch_size: int = 8,
+        field_heads: int = 32,
+        dropout: float = 0.1,
+        capacity: Capacity | Mapping[str, int] = Capacity(),
+        resample_positions: Resample = "linear",
+        mixer: Callable[..., nn.Module] = AxialAttention,
+        normalisation: Kind = "context",
+        predict: Predict = "increment",
+        base: Base = "persistence",
+    ) -> None:
+        super().__init__()
+        self.capacity = capacity if isinstance(capacity, Capacity) else Capacity(**capacity)
+        self.normalisation = Normalisation(normalisation, predict, base)
+        if base == "linear" and self.capacity.max_context < 2:
+            raise ValueError("base=linear needs a context of at least 2 frames; raise model.capacity.max_context")
+        self.patch_size = patch_size
+        size = self.capacity
+        mlp_dim = 4 * dim if mlp_dim is None else mlp_dim
+        self._options = {
+            "dim": dim, "depth": depth, "heads": heads, "mlp_dim": mlp_dim, "filters": filters,
+            "patch_size": patch_size, "field_heads": field_heads, "dropout": dropout,
+            "capacity": asdict(size), "resample_positions": resample_positions, "mixer": _describe(mixer),
+            "normalisation": normalisation, "predict": predict, "base": base,
+        }  # fmt: skip
+        self.embedding = PatchEmbedding(dim, patch_size, filters, field_heads, size.max_components)
+        self.positions = LearnedPositions(dim, size.max_context, size.max_patches, resample_positions, dropout)
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_dim, dropout, mixer) for _ in range(depth))
+        self.decoder = Decoder(dim, patch_size, size.max_fields, size.max_components, zero=predict == "increment")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain values from which `from_config` builds the same architecture."""
+        return dict(self._options)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Inverse of `config`.
+
+        Raises:
+            ValueError: The mixer named there is not part of morph or torch; nothing else is imported from a file.
+        """
+        options = dict(config)
+        mixer = dict(options.pop("mixer"))
+        target = mixer.pop("_target_")
+        if target.split(".")[0] not in ("morph", "torch"):
+            raise ValueError(
+                f"the stored configuration names the mixer {target!r}, which is outside morph and torch; "
+                "build the model yourself with Morph(mixer=...) and load its weights"
+            )
+        return cls(mixer=partial(get_object(target), **mixer), **options)
+
+    def forward(self, context: Context, conditions: Conditions | None = None) -> State:
+        """The next frame, in physical units.
+
+        Args:
+            context: Frames in physical units, oldest first.
+            conditions: What else is known; without it every component is physical and boundaries are open.
+
+        Raises:
+            ValueError: More fields, components or frames than the model's capacity.
+        """
+        conditions = self._conditions(context, conditions)
+        scales = self.normalisation.scales(context, conditions)
+        tokens = self._mix(context, conditions, scales)
+        patch = patch_shape(context.shape[4:], self.patch_size)
+        output = self.decoder(tokens[:, -1], *context.shape[2:4], patch)
+        d, h, w = context.shape[4:]
+        state = self.normalisation.denormalise(output[..., :d, :h, :w], context, scales)
+        return state * conditions.component_mask[..., None, None, None]
+
+    def encode(self, context: Context, conditions: Conditions | None = None) -> Tokens:
+        """The tokens after the last block, for all context frames."""
+        conditions = self._conditions(context, conditions)
+        return self._mix(context, conditions, self.normalisation.scales(context, conditions))
+
+    def unit_of_error(self, context: Context, conditions: Conditions | None = None) -> Float[Tensor, "B F"]:
+        """The physical size of an error that the loss counts as one, per sample and field."""
+        scales = self.normalisation.scales(context, self._conditions(context, conditions))
+        return self.normalisation.unit_of_error(scales)
+
+    def _mix(self, context: Context, conditions: Conditions, scales: Scales) -> Tokens:
+        frames = _pad(self.normalisation.normalise(context, scales), self.patch_size, conditions.boundary)
+        tokens = self.positions(self.embedding(frames))
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
+
+    def _conditions(self, context: Context, conditions: Conditions | None) -> Conditions:
+        self.capacity.admit("the context", *context.shape[1:4])
+        if conditions is not None:
+            return conditions
+        return Conditions(torch.ones(*context.shape[2:4], dtype=torch.bool, device=context.device))
+
+
+def _pad(frames: Context, patch_size: int, boundary: tuple[Boundary, Boundary, Boundary]) -> Context:
+    """Grow each axis to a multiple of the patch: around the period, or by repeating the last value."""
+    for axis, kind in enumerate(boundary, start=frames.ndim - len(AXES)):
+        size = frames.shape[axis]
+        missing = -size % patch_size
+        if size > 1 and missing:
+            index = torch.arange(size + missing, device=frames.device)
+            index = index % size if kind == "periodic" else index.clamp(max=size - 1)
+            frames = frames.index_select(axis, index)
+    return frames
+
+
+def _describe(mixer: Callable[..., nn.Module]) -> dict[str, Any]:
+    function: Any = mixer.func if isinstance(mixer, partial) else mixer
+    options = mixer.keywords if isinstance(mixer, partial) else {}
+    return {"_target_": f"{function.__module__}.{function.__qualname__}", **options}

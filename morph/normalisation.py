@@ -1,0 +1,162 @@
+"""Which scales a model works in, and what its output is relative to.
+
+The scales use only what a forecaster has: the context window (default) or the training split of the data set.
+Statistics over a whole trajectory would leak the future.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from morph.layout import Conditions, Context, State, Statistics
+
+__all__ = ["Base", "Kind", "Normalisation", "Predict", "Scales", "linear_extrapolation", "persistence"]
+
+Kind = Literal["context", "dataset", "none"]
+Predict = Literal["increment", "frame"]
+Base = Literal["persistence", "linear"]
+
+# A context whose scale is this much smaller than the data set's tells nothing about the scale of what comes next.
+_QUIET_FIELD = 1e-3
+_QUIET_INCREMENT = 1e-2
+# Relative spread of a field that is constant up to float32 rounding.
+_ROUNDING = 1e-6
+
+
+def persistence(context: Context) -> State:
+    """The last frame: u(t + dt) = u(t)."""
+    return context[:, -1]
+
+
+def linear_extrapolation(context: Context) -> State:
+    """The straight line through the last two frames: u(t + dt) = 2 u(t) - u(t - dt), exact for fields linear in time.
+
+    Raises:
+        ValueError: The context has one frame.
+    """
+    if context.shape[1] < 2:
+        raise ValueError("linear extrapolation needs a context of at least 2 frames, found 1")
+    return 2 * context[:, -1] - context[:, -2]
+
+
+class Scales(NamedTuple):
+    """Scales of one batch, in physical units.
+
+    mean: subtracted from each component.
+    std: divides each field.
+    increment: unit of the predicted increment on the base forecast.
+    """
+
+    mean: Float[Tensor, "B F C"]
+    std: Float[Tensor, "B F"]
+    increment: Float[Tensor, "B F"]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Turns physical frames into the model's input and the model's output into physical frames.
+
+    Args:
+        kind: "context": mean and standard deviation of the context window; "dataset": those of the training split;
+            "none": the data as it is.
+        predict: "increment": the model's output times the increment scale is added to the base forecast;
+            "frame": its output is the normalised frame itself.
+        base: What the increment is relative to: "persistence" or "linear" extrapolation.
+
+    The increment scale is the root mean square, per field, of what the base forecast misses inside the context; where
+    the context is too short to show it, the training split's rms increment.  A context in which a field (nearly) rests
+    takes the training split's scales, so that growth from rest can be expressed.
+
+    Raises:
+        ValueError: An option is unknown, or excludes another.
+    """
+
+    kind: Kind = "context"
+    predict: Predict = "increment"
+    base: Base = "persistence"
+
+    def __post_init__(self) -> None:
+        for option, value, choices in (
+            ("normalisation", self.kind, get_args(Kind)),
+            ("predict", self.predict, get_args(Predict)),
+            ("base", self.base, get_args(Base)),
+        ):
+            if value not in choices:
+                raise ValueError(f"{option}: expected one of {', '.join(choices)}, found {value!r}")
+        if self.predict == "frame" and self.base != "persistence":
+            raise ValueError("base=linear has no effect with predict=frame; set predict=increment")
+
+    def scales(self, context: Context, conditions: Conditions) -> Scales:
+        """Scales of a batch; no gradient flows through them.
+
+        Raises:
+            ValueError: kind is "dataset" and the data set states no statistics.
+        """
+        with torch.no_grad():
+            if self.kind == "none":
+                ones = context.new_ones(context.shape[0], context.shape[2])
+                return Scales(context.new_zeros(*context.shape[:1], *context.shape[2:4]), ones, ones)
+            known = conditions.statistics
+            if self.kind == "dataset":
+                if known is None:
+                    raise ValueError(
+                        "normalisation=dataset needs the statistics of the training split, and the data set has none; "
+                        "use normalisation=context or add stats.yaml to the data set"
+                    )
+                size = context.shape[0]
+                return Scales(
+                    known.mean.expand(size, -1, -1), known.std.expand(size, -1), self._increment(context, conditions)
+                )
+            mean = context.mean((1, 4, 5, 6))
+            variance = context.var((1, 4, 5, 6), unbiased=False)
+            std = _over_components(variance, conditions.component_mask).sqrt()
+            rms = _over_components(context.square().mean((1, 4, 5, 6)), conditions.component_mask).sqrt()
+            return Scales(mean, _std(std, rms, known), self._increment(context, conditions, std))
+
+    def _increment(
+        self, context: Context, conditions: Conditions, std: Float[Tensor, "B F"] | None = None
+    ) -> Float[Tensor, "B F"]:
+        """`std` is the fallback where neither the context nor a training split shows how fast the field changes."""
+        order = 2 if self.base == "linear" else 1
+        known = conditions.statistics
+        unknown = known.rms_increment.expand(context.shape[0], -1) if known is not None else std
+        assert unknown is not None
+        if known is None:
+            unknown = torch.where(unknown > 0, unknown, 1.0)
+        if self.kind == "dataset" or context.shape[1] <= order:
+            return unknown
+        missed = context.diff(n=order, dim=1).square().mean((1, 4, 5, 6))
+        rms = _over_components(missed, conditions.component_mask).sqrt()
+        floor = (_QUIET_INCREMENT if known is not None else _ROUNDING) * unknown
+        return torch.where(rms > floor, rms, unknown)
+
+    def normalise(self, context: Context, scales: Scales) -> Context:
+        """(context - mean) / std; a filler stays zero."""
+        return (context - scales.mean[:, None, ..., None, None, None]) / scales.std[:, None, :, None, None, None, None]
+
+    def denormalise(self, output: State, context: Context, scales: Scales) -> State:
+        """The model's output as a physical frame, given the physical context."""
+        if self.predict == "frame":
+            return output * scales.std[..., None, None, None, None] + scales.mean[..., None, None, None]
+        base = persistence(context) if self.base == "persistence" else linear_extrapolation(context)
+        return base + output * scales.increment[..., None, None, None, None]
+
+    def unit_of_error(self, scales: Scales) -> Float[Tensor, "B F"]:
+        """The unit in which the loss counts an error: what the output is multiplied by."""
+        return scales.std if self.predict == "frame" else scales.increment
+
+
+def _over_components(squares: Float[Tensor, "B F C"], mask: Bool[Tensor, "F C"]) -> Float[Tensor, "B F"]:
+    """Mean over the physical components of each field."""
+    return (squares * mask).sum(-1) / mask.sum(-1)
+
+
+def _std(std: Float[Tensor, "B F"], rms: Float[Tensor, "B F"], known: Statistics | None) -> Float[Tensor, "B F"]:
+    """The context's standard deviation, or the next best scale where the field rests."""
+    if known is not None:
+        return torch.where(std > _QUIET_FIELD * known.std, std, known.std)
+    magnitude = torch.where(rms > 0, rms, 1.0)
+    return torch.where(std > _ROUNDING * rms, std, magnitude)

@@ -1,0 +1,64 @@
+"""What a result came from: the resolved configuration, the revision of the code, versions, hardware."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+__all__ = ["record", "write_text"]
+
+_PACKAGES = ("morph", "torch", "lightning", "numpy", "h5py", "xarray")
+
+
+def record(folder: Path, config: DictConfig, name: str) -> None:
+    """Write <name>.yaml (the resolved configuration) and <name>.json (revision, versions, hardware, command)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / f"{name}.yaml", OmegaConf.to_yaml(config, resolve=True))
+    write_text(folder / f"{name}.json", json.dumps(_origin(), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _origin() -> dict[str, Any]:
+    return {
+        "command": shlex.join(sys.orig_argv),
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that this package runs from, with "-dirty" where it was changed; None outside of one."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        # A package installed inside somebody else's checkout must not take their revision for its own.
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True
+        )
+        if tracked.returncode:
+            return None
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

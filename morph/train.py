@@ -1,0 +1,64 @@
+"""`python -m morph.train`: pretrain a model on a mixture of data sets."""
+
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from lightning import seed_everything
+from omegaconf import DictConfig
+
+from morph.checkpoint import find_checkpoint
+from morph.command import command
+from morph.data.catalogue import find_datasets
+from morph.data.module import MixtureDataModule
+from morph.forecaster import Forecaster
+from morph.progress import announce
+from morph.provenance import record
+
+
+@command("train")
+def main(config: DictConfig) -> None:
+    """Build from the configuration, fit, and say where the result is."""
+    seed_everything(config.seed, verbose=False)
+    datasets = find_datasets(config.data, {key: config[key] for key in ("data_dir", "level", "suite_seed")})
+    resume = find_checkpoint(config.resume, prefer="last") if config.resume else None
+    data = MixtureDataModule(
+        datasets,
+        batch_size=instantiate(config.batch_size, _convert_="all"),
+        seed=config.seed,
+        **instantiate(config.window),
+        **instantiate(config.loader, _convert_="all"),
+        **instantiate(config.mixture, _convert_="all"),
+    )
+    forecaster = Forecaster(
+        instantiate(config.model),
+        instantiate(config.optimizer),
+        instantiate(config.schedule),
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+    )
+    run_dir = Path(config.run_dir)
+    record(run_dir, config, "train")
+    trainer = instantiate(
+        config.trainer,
+        precision=_precision(config.trainer.precision),
+        logger=instantiate(config.logger),
+        callbacks=list(instantiate(config.callbacks).values()),
+    )
+    announce(forecaster.model, datasets, run_dir, resume)
+    trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        print(f"Checkpoints in {run_dir / 'checkpoints'}.  Judge them:  python -m morph.evaluate checkpoint={run_dir}")
+
+
+def _precision(wanted: str) -> str:
+    """ "auto" is bfloat16 where the hardware has it, else float32."""
+    if wanted != "auto":
+        return wanted
+    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+
+
+if __name__ == "__main__":
+    main()
