@@ -19,7 +19,7 @@ their data set are filled up with zeros; `DatasetSpec.component_mask` says which
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -133,7 +133,7 @@ class DatasetSpec:
         return _plain(asdict(self))
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+    def from_dict(cls, stored: Mapping[str, Any]) -> "DatasetSpec":
         """Inverse of `to_dict`."""
         fields = tuple(Field(f["name"], tuple(f["components"]), f["unit"]) for f in stored["fields"])
         d, h, w = stored["spatial_shape"]

@@ -5,7 +5,7 @@ Statistics over a whole trajectory would leak the future.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from morph.layout import Conditions, Context, State, Statistics
 
-__all__ = ["Base", "Kind", "Normalisation", "Predict", "Scales", "linear_extrapolation", "persistence"]
+__all__ = ["Normalisation", "Scales", "linear_extrapolation", "persistence"]
 
-Kind = Literal["context", "dataset", "none"]
-Predict = Literal["increment", "frame"]
-Base = Literal["persistence", "linear"]
+_CHOICES = {
+    "normalisation": ("context", "dataset", "none"),
+    "predict": ("increment", "frame"),
+    "base": ("persistence", "linear"),
+}
 
 # A context whose scale is this much smaller than the data set's tells nothing about the scale of what comes next.
 _QUIET_FIELD = 1e-3
@@ -74,16 +76,12 @@ class Normalisation:
         ValueError: An option is unknown, or excludes another.
     """
 
-    kind: Kind = "context"
-    predict: Predict = "increment"
-    base: Base = "persistence"
+    kind: str = "context"
+    predict: str = "increment"
+    base: str = "persistence"
 
     def __post_init__(self) -> None:
-        for option, value, choices in (
-            ("normalisation", self.kind, get_args(Kind)),
-            ("predict", self.predict, get_args(Predict)),
-            ("base", self.base, get_args(Base)),
-        ):
+        for (option, choices), value in zip(_CHOICES.items(), (self.kind, self.predict, self.base), strict=True):
             if value not in choices:
                 raise ValueError(f"{option}: expected one of {', '.join(choices)}, found {value!r}")
         if self.predict == "frame" and self.base != "persistence":

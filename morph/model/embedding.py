@@ -61,7 +61,7 @@ class FieldConvolution(nn.Module):
     def forward(self, x: Float[Tensor, "N C D H W"]) -> Float[Tensor, "N filters D H W"]:
         # Components beyond C are zero, so their columns of the 1x1x1 kernel drop out; the two linear maps are one.
         expand = self.expand.weight[:, : x.shape[1], 0, 0, 0]
-        kernels = [layer.get_parameter("weight") for layer in self.stack]
+        kernels: list[Tensor] = [layer.get_parameter("weight") for layer in self.stack]
         kernels[0] = torch.einsum("omdhw,mc->ocdhw", kernels[0], expand)
         for kernel in kernels:
             x = functional.leaky_relu(_convolve(x, kernel), 0.2)

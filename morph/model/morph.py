@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
 from hydra.utils import get_object
@@ -14,8 +14,8 @@ from morph.layout import AXES, Boundary, Conditions, Context, State, Tokens
 from morph.model.decoder import Decoder
 from morph.model.embedding import PatchEmbedding, patch_shape
 from morph.model.mixer import AxialAttention, Block
-from morph.model.position import LearnedPositions, Resample
-from morph.normalisation import Base, Kind, Normalisation, Predict, Scales
+from morph.model.position import LearnedPositions
+from morph.normalisation import Normalisation, Scales
 
 __all__ = ["Capacity", "Morph"]
 
@@ -87,11 +87,11 @@ class Morph(nn.Module):
         field_heads: int = 32,
         dropout: float = 0.1,
         capacity: Capacity | Mapping[str, int] = Capacity(),
-        resample_positions: Resample = "linear",
+        resample_positions: str = "linear",
         mixer: Callable[..., nn.Module] = AxialAttention,
-        normalisation: Kind = "context",
-        predict: Predict = "increment",
-        base: Base = "persistence",
+        normalisation: str = "context",
+        predict: str = "increment",
+        base: str = "persistence",
     ) -> None:
         super().__init__()
         self.capacity = capacity if isinstance(capacity, Capacity) else Capacity(**capacity)
@@ -118,7 +118,7 @@ class Morph(nn.Module):
         return dict(self._options)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, Any]) -> "Morph":
         """Inverse of `config`.
 
         Raises:
@@ -177,7 +177,9 @@ class Morph(nn.Module):
         return Conditions(torch.ones(*context.shape[2:4], dtype=torch.bool, device=context.device))
 
 
-def _pad(frames: Context, patch_size: int, boundary: tuple[Boundary, Boundary, Boundary]) -> Context:
+def _pad(
+    frames: Context, patch_size: int, boundary: tuple[Boundary, Boundary, Boundary]
+) -> Float[Tensor, "B T F C D_padded H_padded W_padded"]:
     """Grow each axis to a multiple of the patch: around the period, or by repeating the last value."""
     for axis, kind in enumerate(boundary, start=frames.ndim - len(AXES)):
         size = frames.shape[axis]

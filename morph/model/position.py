@@ -1,16 +1,12 @@
 """Learned positions, resampled to the token grid at hand."""
 
-from typing import Literal, get_args
-
 import torch
 import torch.nn.functional as functional
 from torch import nn
 
 from morph.layout import Tokens
 
-__all__ = ["LearnedPositions", "Resample"]
-
-Resample = Literal["linear", "bilinear"]
+__all__ = ["LearnedPositions"]
 
 
 class LearnedPositions(nn.Module):
@@ -21,10 +17,10 @@ class LearnedPositions(nn.Module):
             "bilinear": time and patches together, with antialiasing (published size L with several context frames).
     """
 
-    def __init__(self, dim: int, max_context: int, max_patches: int, resample: Resample, dropout: float) -> None:
+    def __init__(self, dim: int, max_context: int, max_patches: int, resample: str, dropout: float) -> None:
         super().__init__()
-        if resample not in get_args(Resample):
-            raise ValueError(f"resample_positions: expected one of {', '.join(get_args(Resample))}, found {resample!r}")
+        if resample not in ("linear", "bilinear"):
+            raise ValueError(f"resample_positions: expected one of linear, bilinear, found {resample!r}")
         self.resample = resample
         # Small, so that an untrained table does not drown the content of the tokens.
         self.table = nn.Parameter(torch.randn(1, max_context, max_patches, dim) * 0.02)

@@ -1,0 +1,39 @@
+"""Shared fixtures, and shape checking of everything that morph exports."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Before morph is imported: every jaxtyping signature is checked at every call of the tests.
+_HOOK = install_import_hook(
+    ["morph.layout", "morph.normalisation", "morph.metrics", "morph.model"], "beartype.beartype"
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_module(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m ...` in a folder, as a user would run it from there."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=900
+    )
+
+
+@pytest.fixture(scope="session")
+def suite_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that holds the embedded suite at level tiny, generated once by its command."""
+    data = tmp_path_factory.mktemp("data")
+    done = run_module("data_adapters.suite", "level=tiny", f"out={data}/suite", cwd=data)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return data
+
+
+@pytest.fixture(scope="session")
+def tiny_suite(suite_root: Path) -> Path:
+    """The folder of the ten tiny data sets."""
+    return suite_root / "suite" / "tiny"
