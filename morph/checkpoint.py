@@ -22,12 +22,14 @@ class Checkpoint(NamedTuple):
     weights: tensors by name.
     context: frames of context that the model was trained with.
     specs: the data sets that it was trained on.
+    options: data_dir, level and suite_seed of the training run.
     """
 
     config: Mapping[str, Any]
     weights: Mapping[str, Tensor]
     context: int
     specs: Mapping[str, DatasetSpec]
+    options: Mapping[str, Any]
 
     def build(self) -> Morph:
         """The model, in evaluation mode."""
@@ -81,6 +83,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         {key.removeprefix("model."): value for key, value in stored["state_dict"].items()},
         about["context"],
         {name: DatasetSpec.from_dict(spec) for name, spec in about["datasets"].items()},
+        about["options"],
     )
 
 

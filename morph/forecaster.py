@@ -94,6 +94,10 @@ class Forecaster(LightningModule):
             shape = (self._data.context, spec.num_fields, spec.num_components)
             self.model.capacity.admit(f"data set {name!r}", *shape)
 
+    def on_train_start(self) -> None:
+        """Let the data go on where a resumed run stands; Lightning restores its counters only now."""
+        self._data.resume(self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the step and the rank."""
         torch.manual_seed(((self.seed * 1_000_003 + self.global_step) * 65_537 + self.global_rank) % 2**63)
@@ -156,6 +160,7 @@ class Forecaster(LightningModule):
             "model": self.model.config,
             "context": data.context,
             "datasets": {name: spec.to_dict() for name, spec in data.specs.items()},
+            "options": dict(data.options),
         }
 
 

@@ -20,12 +20,14 @@ from morph.provenance import record
 def main(config: DictConfig) -> None:
     """Build from the configuration, fit, and say where the result is."""
     seed_everything(config.seed, verbose=False)
-    datasets = find_datasets(config.data, {key: config[key] for key in ("data_dir", "level", "suite_seed")})
+    options = {key: config[key] for key in ("data_dir", "level", "suite_seed")}
+    datasets = find_datasets(config.data, options)
     resume = find_checkpoint(config.resume, prefer="last") if config.resume else None
     data = MixtureDataModule(
         datasets,
         batch_size=instantiate(config.batch_size, _convert_="all"),
         seed=config.seed,
+        options=options,
         **instantiate(config.window),
         **instantiate(config.loader, _convert_="all"),
         **instantiate(config.mixture, _convert_="all"),

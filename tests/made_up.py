@@ -32,3 +32,36 @@ class Counted:
 
     def parameters(self, trajectory: int) -> Mapping[str, float]:
         return {}
+
+
+class Waves:
+    """Two scalar fields carried by a constant speed each, u(x, t) = sin(2 pi (x - c t) + phase): solved exactly.
+
+    Args:
+        spoil: (trajectory, frame) of a value that is made NaN.
+    """
+
+    statistics: Statistics | None = None
+
+    def __init__(self, split: str, name: str = "waves", spoil: tuple[int, int] | None = None, speed: float = 0.5):
+        fields = (Field("a"), Field("b"))
+        self.spec = DatasetSpec(name, fields, (1, 1, 32), 12, 0.1, ("open", "open", "periodic"), ("x",), ("phase",))
+        self.coordinates = {"x": np.arange(32) / 32, "time": 0.1 * np.arange(12)}
+        self.split = split
+        self.spoil = spoil
+        self.speed = speed
+
+    def __len__(self) -> int:
+        return {"train": 8, "valid": 3, "test": 2}[self.split]
+
+    def read(self, trajectory: int, start: int, stop: int) -> Float[np.ndarray, "T F C D H W"]:
+        t = 0.1 * np.arange(start, stop)[:, None, None]
+        c = self.speed * np.array([1.0, -2.0])[None, :, None]
+        x = self.coordinates["x"]
+        values = np.sin(2 * np.pi * (x - c * t) + self.parameters(trajectory)["phase"])
+        if self.spoil is not None and self.spoil[0] == trajectory and start <= self.spoil[1] < stop:
+            values[self.spoil[1] - start] = np.nan
+        return values.astype(np.float32)[:, :, None, None, None, :]
+
+    def parameters(self, trajectory: int) -> Mapping[str, float]:
+        return {"phase": 0.7 * trajectory + len(self)}

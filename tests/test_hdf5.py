@@ -227,20 +227,17 @@ def test_scalars_that_vary_in_time_are_no_parameters(folder: Path) -> None:
 
 def test_coordinates_are_those_of_the_file(folder: Path) -> None:
     times = np.tile(1 + DT * np.arange(NUM_STEPS), (3, 1))
-    adapter = WellAdapter(
-        write(
-            folder,
-            coded_file(
-                ("r", "theta"), axes={"r": np.geomspace(1, 9, 3), "theta": np.arange(4)}, times=times, boundaries=[]
-            )
-            if False
-            else coded_file(("x", "y"), times=times),
-        )
-    )
+    contents = coded_file(("x", "y"), times=times, boundaries=[Boundary("PERIODIC", ["theta"])])
+    contents.axes = {"r": np.geomspace(1, 9, 3), "theta": np.arange(4)}
+    adapter = WellAdapter(write(folder, contents))
+    assert adapter.spec.axes == ("r", "theta")
+    assert adapter.spec.boundary == ("open", "open", "periodic")
+    assert adapter.spec.fields[2].components == ("velocity_r", "velocity_theta")
     assert adapter.spec.dt == DT
-    assert set(adapter.coordinates) == {"x", "y", "time"}
+    assert set(adapter.coordinates) == {"r", "theta", "time"}
     assert all(values.dtype == np.float64 for values in adapter.coordinates.values())
-    np.testing.assert_allclose(adapter.coordinates["y"], np.linspace(0, 1, 4), rtol=1e-7)
+    np.testing.assert_allclose(adapter.coordinates["r"], [1, 3, 9])
+    np.testing.assert_array_equal(adapter.coordinates["theta"], [0, 1, 2, 3])
     np.testing.assert_array_equal(adapter.coordinates["time"], times[0])
 
 
@@ -366,7 +363,7 @@ def spoil(path: Path, field: str, chunks: Callable[[tuple[int, ...]], bool] = la
         for chunk in found:
             if chunks(chunk.chunk_offset):
                 raw.seek(chunk.byte_offset)
-                raw.write(b"\xff" * chunk.size)
+                raw.write(bytes(number % 251 for number in range(chunk.size)))
 
 
 def test_no_other_frame_trajectory_or_field_is_read(folder: Path) -> None:
@@ -393,7 +390,8 @@ def test_no_other_frame_trajectory_or_field_is_read(folder: Path) -> None:
 
 def test_reading_allocates_little_beyond_the_window(folder: Path) -> None:
     values = np.zeros((1, NUM_STEPS, 64, 64), dtype=np.float32)
-    contents = coded_file(("x", "y"), range(1), axes={axis: np.arange(64.0) for axis in ("x", "y")}, fields={})
+    contents = coded_file(("x", "y"), range(1), fields={})
+    contents.axes = {axis: np.arange(64.0) for axis in ("x", "y")}
     for number in range(4):
         contents = with_field(contents, f"u{number}", values)
     adapter = WellAdapter(write(folder, contents))
@@ -508,17 +506,17 @@ def test_frames_that_do_not_exist(folder: Path, start: int, stop: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "what", "words"),
     [
-        ({"axes": {"x": np.arange(6.0)}}, r"spatial_shape.*\(1, 1, 3\), found \(1, 1, 6\)"),
-        ({"times": DT * np.arange(NUM_STEPS + 1)}, "number of frames.*7, found 8"),
-        ({"times": 2 * DT * np.arange(NUM_STEPS)}, "dt.*0.25, found 0.5"),
-        ({"boundaries": []}, "boundary.*'periodic'.*found.*'open'"),
-        ({"scalars": {}}, "parameters.*'viscosity', 'gamma'.*found"),
-        ({"dataset_name": "another"}, "dataset_name.*coded, found another"),
+        ({"axes": {"x": np.arange(6.0)}}, "spatial_shape", r"\(1, 1, 3\), found \(1, 1, 6\)"),
+        ({"times": DT * np.arange(NUM_STEPS + 1)}, "the number of frames", "7, found 8"),
+        ({"times": 2 * DT * np.arange(NUM_STEPS)}, "dt", r"0\.25, found 0\.5"),
+        ({"boundaries": []}, "boundary", r"\(.*'periodic'\), found \(.*'open'\)"),
+        ({"scalars": {}}, "parameters", r"\['viscosity', 'gamma'\], found \[\]"),
+        ({"dataset_name": "another"}, "dataset_name", "coded, found another"),
     ],
 )
-def test_files_of_a_split_agree(folder: Path, change: dict[str, Any], words: str) -> None:
+def test_files_of_a_split_agree(folder: Path, change: dict[str, Any], what: str, words: str) -> None:
     contents = coded_file(("x",), range(3, 5))
     contents = replace(contents, **change)
     num_steps, size = len(contents.times), len(contents.axes["x"])
@@ -527,9 +525,8 @@ def test_files_of_a_split_agree(folder: Path, change: dict[str, Any], words: str
         for name, field in contents.fields.items()
     }
     write(folder, coded_file(("x",)), replace(contents, fields=resized))
-    with pytest.raises(ValueError, match=rf"part_1\.hdf5: .*part_0\.hdf5.*{words}|part_1\.hdf5: {words}") as caught:
+    with pytest.raises(ValueError, match=rf"part_1\.hdf5: {what} is not that of .*part_0\.hdf5: expected {words}"):
         WellAdapter(folder)
-    assert "part_0.hdf5" in str(caught.value)
 
 
 def test_files_of_a_split_have_the_same_fields(folder: Path) -> None:
@@ -618,11 +615,10 @@ def test_file_that_is_not_in_the_layout(folder: Path, change: Callable[[h5py.Fil
 
 
 def test_single_frame_has_no_time_step(folder: Path) -> None:
-    write(folder, coded_file(("x",), times=np.array([0.0])))
-    with pytest.raises(ValueError, match=r"part_0\.hdf5.*"):
+    fields = {"density": WellField(np.ones((3, 1, 3)))}
+    write(folder, coded_file(("x",), times=np.array([0.0]), fields=fields))
+    with pytest.raises(ValueError, match=r"part_0\.hdf5: dimensions/time: expected the finite times of two or more"):
         WellAdapter(folder)
-    with pytest.raises(ValueError, match="here: expected the finite times of two or more frames"):
-        uniform_step(np.array([0.0]), "here")
 
 
 def _empty_file(path: Path) -> None:
@@ -670,7 +666,7 @@ def test_folder_that_is_not_a_data_set(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere: expected a folder.*nowhere/data/train.*No such file"):
         WellAdapter(tmp_path / "nowhere")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(FileNotFoundError, match="loop: expected a folder.*symbolic links"):
+    with pytest.raises(FileNotFoundError, match=r"loop: expected a folder.*symbolic links"):
         WellAdapter(tmp_path / "loop")
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "stats.yaml").touch()
@@ -707,7 +703,7 @@ def test_unknown_split(folder: Path, split: str) -> None:
     ],
 )
 def test_fields_that_cannot_be_read(folder: Path, fields: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=f"coded.*{words}"):
+    with pytest.raises(ValueError, match=rf"coded.*{words}|data set {words}"):
         WellAdapter(write(folder, coded_file(("x", "y"))), fields=fields)
 
 

@@ -29,6 +29,7 @@ class MixtureDataModule(LightningDataModule):
         validation_windows: At most so many windows of each data set are validated on, evenly spaced; None for all.
         num_workers: Processes that read ahead; 0 reads in the training process.
         seed: Of the order of the data.
+        options: With which the data sets were found; stored in checkpoints.
 
     Raises:
         ValueError: `batch_size` names an unknown data set or is not positive.
@@ -48,6 +49,7 @@ class MixtureDataModule(LightningDataModule):
         validation_windows: int | None = 64,
         num_workers: int = 0,
         seed: int = 0,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.datasets = dict(datasets)
@@ -61,6 +63,7 @@ class MixtureDataModule(LightningDataModule):
         self.validation_windows = validation_windows
         self.num_workers = num_workers
         self.seed = seed
+        self.options = dict(options or {})
 
     def prepare_data(self) -> None:
         """Generate what is missing; Lightning calls this on one rank of each node."""
@@ -78,9 +81,9 @@ class MixtureDataModule(LightningDataModule):
         return {name: windows.adapter.spec for name, windows in self.train.items()}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """An epoch of the mixture; continues at the step at which a resumed run stands."""
+        """An epoch of the mixture."""
         counts = {name: -(-len(windows) // self.batch_sizes[name]) for name, windows in self.train.items()}
-        sampler = MixtureSampler(
+        self.sampler = MixtureSampler(
             self.train,
             batch_sizes=self.batch_sizes,
             steps=self.steps_per_epoch,
@@ -89,10 +92,11 @@ class MixtureDataModule(LightningDataModule):
             block=self.block,
             **self._place(),
         )
-        if self.trainer is not None:
-            done = self.trainer.fit_loop.epoch_loop.batch_progress.total.completed
-            sampler.resume_at = divmod(done, self.steps_per_epoch)
-        return self._loader(self.train, sampler)
+        return self._loader(self.train, self.sampler)
+
+    def resume(self, batches_done: int) -> None:
+        """Go on after so many batches of training; after `train_dataloader`, before the first batch is asked for."""
+        self.sampler.resume_at = divmod(batches_done, self.steps_per_epoch)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Evenly spaced windows of every validation split."""

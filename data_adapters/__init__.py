@@ -1,0 +1,1 @@
+"""File formats and the common layout: a reader per container, and the embedded suite."""

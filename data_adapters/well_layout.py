@@ -1,0 +1,287 @@
+"""What a file of The Well says about itself (https://polymathic-ai.org/the_well/data_format); field values are left.
+
+Every message names the file and the group, attribute or data set in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple, cast, get_args
+
+import h5py
+import numpy as np
+import torch
+import yaml
+from jaxtyping import Float
+
+from morph.layout import Boundary, DatasetSpec, Statistics
+
+__all__ = ["Contents", "Source", "field_ranks", "read_contents", "read_statistics"]
+
+RANKS = ("t0_fields", "t1_fields", "t2_fields")
+# The Well clips the scales of stats.yaml here, and leaves out the increments of fields that do not change in time.
+SMALLEST_SCALE = 1e-4
+
+
+class Source(NamedTuple):
+    """Where one field of a file lies, and how its array, [trajectories][T][axes][components], is to be repeated."""
+
+    path: str  # "t1_fields/velocity"
+    sample_varying: bool
+    time_varying: bool
+    grid: tuple[int, ...]  # (D, H, W), 1 along which the field does not vary
+    components: tuple[int, ...]  # () of a scalar, (C,) of a vector, (C, C) of a tensor
+
+    @property
+    def num_components(self) -> int:
+        """Length of the component axis C that the field takes."""
+        return prod(self.components)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The metadata of one file.
+
+    Args:
+        sources: For each field that is read, the fields of the file that it is made of.
+        times: Time of each frame.
+        coordinates: Of each axis, float64.
+        parameters: Of each trajectory, float64.
+    """
+
+    dataset_name: str
+    axes: tuple[str, ...]
+    spatial_shape: tuple[int, int, int]
+    num_trajectories: int
+    sources: tuple[tuple[Source, ...], ...]
+    boundary: tuple[Boundary, Boundary, Boundary]
+    times: Float[np.ndarray, "T"]
+    coordinates: Mapping[str, Float[np.ndarray, "_"]]
+    parameters: Mapping[str, Float[np.ndarray, "B"]]
+
+
+def field_ranks(file: h5py.File) -> dict[str, int]:
+    """Name of each field and its tensor rank (0 scalar, 1 vector, 2), in the file's order.
+
+    Raises:
+        ValueError: A group is missing, or two fields share a name.
+    """
+    ranks: dict[str, int] = {}
+    for rank, group in enumerate(RANKS):
+        for name in _words(_attribute(_group(file, group), "field_names")):
+            if name in ranks:
+                raise ValueError(f"{file.filename}: field {name!r} stands in both {RANKS[ranks[name]]} and {group}")
+            ranks[name] = rank
+    return ranks
+
+
+def read_contents(file: h5py.File, fields: Sequence[Sequence[str]]) -> Contents:
+    """Read everything but the fields' values.
+
+    Args:
+        file: An open file.
+        fields: For each field that will be read, the names of the file's fields that it is made of.
+
+    Raises:
+        ValueError: The file has no such field, or is not in the layout.
+    """
+    axes = _words(_attribute(_group(file, "dimensions"), "spatial_dims"))
+    if not 1 <= len(axes) <= 3 or len(axes) != int(_attribute(file, "n_spatial_dims")):
+        raise ValueError(
+            f"{file.filename}: dimensions: expected 1 to 3 `spatial_dims`, as many as `n_spatial_dims`, found {axes}"
+        )
+    num_trajectories = int(_attribute(file, "n_trajectories"))
+    if num_trajectories < 1:
+        raise ValueError(f"{file.filename}: expected one or more trajectories, found n_trajectories {num_trajectories}")
+    coordinates = {axis: _coordinates(file, axis) for axis in axes}
+    sizes = tuple(len(values) for values in coordinates.values())
+    times = _times(file)
+
+    ranks = field_ranks(file)
+    missing = [name for names in fields for name in names if name not in ranks]
+    if missing:
+        raise ValueError(f"{file.filename}: no field {missing[0]!r}; it has {', '.join(ranks) or 'no field at all'}")
+    leading = (num_trajectories, len(times))
+    return Contents(
+        dataset_name="".join(_words(file.attrs.get("dataset_name", ""))),
+        axes=axes,
+        spatial_shape=cast(tuple[int, int, int], (1,) * (3 - len(axes)) + sizes),
+        num_trajectories=num_trajectories,
+        sources=tuple(tuple(_source(file, name, ranks[name], leading, sizes) for name in names) for names in fields),
+        boundary=_boundary(file, axes),
+        times=times,
+        coordinates=coordinates,
+        parameters=_parameters(file, num_trajectories),
+    )
+
+
+def read_statistics(
+    path: Path, fields: Sequence[Sequence[str]], sources: Sequence[Sequence[Source]], spec: DatasetSpec
+) -> Statistics | None:
+    """Scales from a stats.yaml, float32; None where there is no such file.
+
+    Over the components of a field, variances and mean square increments are averaged.
+
+    Raises:
+        ValueError: The file is malformed, lacks a field, or has another number of components for it.
+    """
+    if not path.exists():
+        return None
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: expected readable YAML, found: {error}") from error
+    mean = np.zeros((spec.num_fields, spec.num_components))
+    std, rms_increment = np.zeros(spec.num_fields), np.zeros(spec.num_fields)
+    for number, (names, parts) in enumerate(zip(fields, sources, strict=True)):
+        pairs = list(zip(names, parts, strict=True))
+        means = np.concatenate([_scale(stored, path, "mean", *pair) for pair in pairs])
+        mean[number, : len(means)] = means
+        for scale, key in ((std, "std"), (rms_increment, "rms_delta")):
+            values = np.concatenate([_scale(stored, path, key, *pair) for pair in pairs])
+            scale[number] = np.sqrt(np.mean(np.square(values)))
+    return Statistics(*(torch.from_numpy(values.astype(np.float32)) for values in (mean, std, rms_increment)))
+
+
+def _scale(stored: Any, path: Path, key: str, name: str, source: Source) -> Float[np.ndarray, "C"]:
+    table = stored.get(key) if isinstance(stored, Mapping) else None
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{path}: expected {key!r} to map field names to numbers, found {table!r}")
+    if name not in table and key == "rms_delta" and not source.time_varying:
+        return np.full(source.num_components, SMALLEST_SCALE)
+    try:
+        values = np.asarray(table[name], dtype=np.float64).reshape(-1)
+    except (KeyError, TypeError, ValueError):
+        values = np.empty(0)
+    valid = np.isfinite(values) if key == "mean" else np.isfinite(values) & (values >= 0)
+    if values.size != source.num_components or not valid.all():
+        raise ValueError(
+            f"{path}: {key}: field {name!r}: expected {source.num_components} finite number(s)"
+            f"{'' if key == 'mean' else ', not negative'}, found {table.get(name, 'no entry')!r}; "
+            "compute the statistics of the training split again, or remove the file"
+        )
+    return values
+
+
+def _source(file: h5py.File, name: str, rank: int, leading: tuple[int, int], sizes: tuple[int, ...]) -> Source:
+    path = f"{RANKS[rank]}/{name}"
+    data = _numeric(file, path)
+    varying = tuple(bool(flag) for flag in np.atleast_1d(_attribute(data, "dim_varying")))
+    sample, time = bool(_attribute(data, "sample_varying")), bool(_attribute(data, "time_varying"))
+    if len(varying) != len(sizes):
+        raise ValueError(f"{file.filename}: {path}: expected `dim_varying` for {len(sizes)} axes, found {varying}")
+    grid = tuple(size if varies else 1 for size, varies in zip(sizes, varying, strict=True))
+    lead = leading[:1] * sample + leading[1:] * time
+    # An axis along which the field is constant is left out by some writers, and kept with length 1 by others.
+    left_out = lead + tuple(size for size, varies in zip(sizes, varying, strict=True) if varies)
+    if data.shape[: data.ndim - rank] not in (left_out, lead + grid) or data.size == 0:
+        raise ValueError(
+            f"{file.filename}: {path}: expected shape {left_out}{' and components' if rank else ''}, as sample_varying "
+            f"{sample}, time_varying {time} and dim_varying {varying} say, found {data.shape}"
+        )
+    components = tuple(data.shape[data.ndim - rank :])
+    return Source(path, sample, time, (1,) * (3 - len(sizes)) + grid, components)
+
+
+def _times(file: h5py.File) -> Float[np.ndarray, "T"]:
+    times = np.atleast_2d(_numeric(file, "dimensions/time")[()])
+    if times.ndim != 2 or times.size == 0:
+        raise ValueError(f"{file.filename}: dimensions/time: expected (T,) or (trajectories, T), found {times.shape}")
+    if len(times) == 1 or not np.isfinite(times[0]).all():
+        return times[0]
+    tolerance = 1e-3 * np.abs(np.diff(times[0])).max(initial=0)
+    agree = np.isclose(times, times[0], rtol=1e-6, atol=tolerance).all(axis=1)
+    if not agree.all():
+        row = int(np.argmin(agree))
+        raise ValueError(
+            f"{file.filename}: dimensions/time: expected the same times in all trajectories, found {times[row]} in "
+            f"trajectory {row} where trajectory 0 has {times[0]}; move such trajectories into a data set of their own"
+        )
+    return times[0]
+
+
+def _coordinates(file: h5py.File, axis: str) -> Float[np.ndarray, "_"]:
+    data = _numeric(file, f"dimensions/{axis}")
+    if data.ndim < 1 or data.size == 0:
+        raise ValueError(f"{file.filename}: dimensions/{axis}: expected an array of coordinates, found {data.shape}")
+    # Where each trajectory or frame has a grid of its own, the first one stands for all.
+    return data[(0,) * (data.ndim - 1)].astype(np.float64)
+
+
+def _parameters(file: h5py.File, num_trajectories: int) -> dict[str, Float[np.ndarray, "B"]]:
+    parameters = {}
+    for name in _words(_attribute(_group(file, "scalars"), "field_names")):
+        data = _numeric(file, f"scalars/{name}")
+        if _attribute(data, "time_varying"):
+            continue
+        expected = (num_trajectories,) if _attribute(data, "sample_varying") else ()
+        if data.shape != expected:
+            raise ValueError(f"{file.filename}: scalars/{name}: expected shape {expected}, found {data.shape}")
+        parameters[name] = np.broadcast_to(np.float64(data[()]), num_trajectories)
+    return parameters
+
+
+def _boundary(file: h5py.File, axes: tuple[str, ...]) -> tuple[Boundary, Boundary, Boundary]:
+    """An axis whose two ends differ is open; so is an end of which nothing is said."""
+    ends: dict[tuple[str, int], set[str]] = {(axis, side): set() for axis in axes for side in (0, -1)}
+    groups = _group(file, "boundary_conditions") if "boundary_conditions" in file else {}
+    for name in groups:
+        group = _group(file, f"boundary_conditions/{name}")
+        kind = "".join(_words(_attribute(group, "bc_type"))).lower()
+        along = _words(_attribute(group, "associated_dims"))
+        if kind not in get_args(Boundary) or not set(along) <= set(axes):
+            raise ValueError(
+                f"{file.filename}: {group.name}: expected a bc_type of {', '.join(get_args(Boundary))} on the axes "
+                f"{', '.join(axes)}, found {kind!r} on {', '.join(along)}"
+            )
+        mask = group["mask"][()].astype(bool) if "mask" in group else np.ones((2,) * len(along), dtype=bool)
+        if mask.ndim < len(along) or mask.size == 0:
+            raise ValueError(f"{file.filename}: {group.name}/mask: expected the axes {along}, found shape {mask.shape}")
+        for number, axis in enumerate(along):
+            for side in (0, -1):
+                touched = np.take(mask, side, axis=number - len(along))
+                # A wall that covers an end in part leaves the rest of it open.
+                if touched.all() if kind == "wall" else touched.any():
+                    ends[axis, side].add(kind)
+    found = [ends[axis, 0] | ends[axis, -1] if ends[axis, 0] and ends[axis, -1] else {"open"} for axis in axes]
+    kinds = ["open"] * (3 - len(axes)) + [kind.pop() if len(kind) == 1 else "open" for kind in found]
+    return cast(tuple[Boundary, Boundary, Boundary], tuple(kinds))
+
+
+def _group(file: h5py.File, path: str) -> h5py.Group:
+    group = file.get(path)
+    if not isinstance(group, h5py.Group):
+        raise ValueError(
+            f"{file.filename}: expected a group {path!r} (The Well's layout), found {', '.join(file) or 'nothing'}; "
+            "a file of another layout needs another adapter"
+        )
+    return group
+
+
+def _numeric(file: h5py.File, path: str) -> h5py.Dataset:
+    data = file.get(path)
+    if not isinstance(data, h5py.Dataset) or data.shape is None:
+        found = ", ".join(file.get(path.rpartition("/")[0], ())) or "nothing"
+        raise ValueError(f"{file.filename}: expected an array {path!r}, found {found} beside it")
+    if data.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{file.filename}: {path}: expected real numbers, found {data.dtype}; store complex numbers as two fields"
+        )
+    return data
+
+
+def _attribute(node: h5py.Group | h5py.Dataset, name: str) -> Any:
+    if name not in node.attrs:
+        raise ValueError(
+            f"{node.file.filename}: {node.name}: expected the attribute {name!r}, found {list(node.attrs)}"
+        )
+    return node.attrs[name]
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    """The strings of an attribute, however its writer stored them: one or many, text or bytes, an empty array."""
+    if isinstance(value, h5py.Empty):
+        return ()
+    words = np.atleast_1d(value).tolist()
+    return tuple(word.decode() if isinstance(word, bytes) else str(word) for word in words)

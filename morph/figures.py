@@ -1,0 +1,143 @@
+"""Pictures of forecasts: truth, prediction and error side by side, and error over lead time."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+__all__ = ["plot_error_growth", "plot_overview", "plot_rollout", "save_figure"]
+
+_COLOURS = {"model": "#0072B2", "persistence": "#999999", "extrapolation": "#D55E00"}
+_FRAMES = 5
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG whole or not at all."""
+    partial = path.with_name(f".{path.name}")
+    try:
+        figure.savefig(partial, format="png", dpi=110)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def plot_rollout(rollouts: xr.Dataset, trajectory: int = 0) -> Figure:
+    """Truth, prediction and error of a rollout: space-time panels in 1-D, frames in 2-D, middle slices in 3-D.
+
+    Truth and prediction share their colours; the error has its own, symmetric about zero.
+
+    Args:
+        rollouts: See `morph.scoring.Scores`.
+        trajectory: Which of them.
+    """
+    chosen = rollouts.sel(trajectory=trajectory)
+    axes = [dim for dim in chosen.dims if dim not in ("source", "time")]
+    if len(axes) == 1:
+        return _space_time(chosen, str(axes[0]))
+    where = ""
+    if len(axes) == 3:
+        middle = chosen.sizes[axes[0]] // 2
+        where = f" at {axes[0]} = {float(chosen[axes[0]][middle]):.3g}"
+        chosen, axes = chosen.isel({axes[0]: middle}), axes[1:]
+    return _frames(chosen, [str(axis) for axis in axes], where)
+
+
+def _panels(component: xr.DataArray) -> dict[str, xr.DataArray]:
+    truth, model = component.sel(source="truth"), component.sel(source="model")
+    return {"truth": truth, "prediction": model, "error": model - truth}
+
+
+def _colours(panels: Mapping[str, xr.DataArray]) -> dict[str, dict[str, Any]]:
+    low, high = float(panels["truth"].min()), float(panels["truth"].max())
+    signed = low < 0 < high
+    if signed:
+        high = max(-low, high)
+        low = -high
+    field = {"vmin": low, "vmax": high, "cmap": "RdBu_r" if signed else "viridis"}
+    error = panels["error"].where(np.isfinite(panels["error"]))
+    largest = min(float(np.abs(error).max()) or 1.0, 2 * (high - low)) if error.notnull().any() else high - low
+    return {"truth": field, "prediction": field, "error": {"vmin": -largest, "vmax": largest, "cmap": "PuOr"}}
+
+
+def _space_time(chosen: xr.Dataset, axis: str) -> Figure:
+    names = list(chosen.data_vars)
+    figure = Figure(figsize=(11, 2.6 * len(names)), layout="constrained")
+    grid = figure.subplots(len(names), 3, sharex=True, sharey=True, squeeze=False)
+    for row, name in zip(grid, names, strict=True):
+        panels = _panels(chosen[name])
+        colours = _colours(panels)
+        for ax, (title, values) in zip(row, panels.items(), strict=True):
+            image = ax.pcolormesh(values[axis], values["time"], values.transpose("time", axis), **colours[title])
+            figure.colorbar(image, ax=ax)
+            ax.set_title(f"{chosen[name].attrs['long_name']}, {title}", fontsize="medium")
+        row[0].set_ylabel("time")
+    for ax in grid[-1]:
+        ax.set_xlabel(axis)
+    return figure
+
+
+def _frames(chosen: xr.Dataset, axes: list[str], where: str) -> Figure:
+    # The first component of each field: enough to judge by eye, small enough to take in.
+    fields: dict[str, str] = {}
+    for name in chosen.data_vars:
+        fields.setdefault(chosen[name].attrs["field"], str(name))
+    times = np.unique(np.linspace(0, chosen.sizes["time"] - 1, _FRAMES).round().astype(int))
+    size = (2.3 * len(times) + 1, 2.1 * 3 * len(fields))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(3 * len(fields), len(times), sharex=True, sharey=True, squeeze=False)
+    for i, name in enumerate(fields.values()):
+        panels = _panels(chosen[name])
+        colours = _colours(panels)
+        for row, (title, values) in zip(grid[3 * i : 3 * i + 3], panels.items(), strict=True):
+            for ax, step in zip(row, times, strict=True):
+                frame = values.isel(time=step).transpose(*axes)
+                image = ax.pcolormesh(values[axes[1]], values[axes[0]], frame, **colours[title])
+                ax.set_aspect("equal")
+                if title == "truth":
+                    ax.set_title(f"t = {float(frame.time):.3g}", fontsize="medium")
+            row[0].set_ylabel(f"{name}\n{title}\n{axes[0]}", fontsize="small")
+            figure.colorbar(image, ax=list(row), shrink=0.8)
+    for ax in grid[-1]:
+        ax.set_xlabel(f"{axes[1]}{where}", fontsize="small")
+    return figure
+
+
+def plot_error_growth(metrics: xr.Dataset, metric: str = "vrmse") -> Figure:
+    """Error over lead time, mean over fields: the line is the mean over trajectories, the band their range."""
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    ax = figure.subplots()
+    errors = metrics.rollout.sel(metric=metric).mean("field")
+    errors = errors.where(np.isfinite(errors))
+    for name in metrics.forecast.values:
+        of_forecast = errors.sel(forecast=name)
+        colour = _COLOURS.get(str(name))
+        ax.plot(metrics.lead_time, of_forecast.mean("trajectory"), label=str(name), color=colour)
+        low, high = of_forecast.min("trajectory"), of_forecast.max("trajectory")
+        ax.fill_between(metrics.lead_time, low, high, color=colour, alpha=0.15, linewidth=0)
+    if bool((errors > 0).any()):
+        ax.set_yscale("log")
+    unstable = int(metrics.unstable_from.sel(forecast="model").notnull().sum())
+    note = f"; {unstable} of {metrics.sizes['trajectory']} rollouts unstable" if unstable else ""
+    ax.set(xlabel="lead time", ylabel=metric.upper(), title=f"{metrics.attrs['dataset']}{note}")
+    ax.legend()
+    return figure
+
+
+def plot_overview(summaries: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Ratio of the model's VRMSE to the better naive forecast's per data set, one step ahead and over rollouts."""
+    names = list(summaries)
+    figure = Figure(figsize=(1.5 + 0.9 * len(names), 3.8), layout="constrained")
+    ax = figure.subplots()
+    position = np.arange(len(names))
+    for offset, ahead, colour in ((-0.2, "one_step", "#0072B2"), (0.2, "rollout", "#56B4E9")):
+        ratios = [summaries[name][f"{ahead}_ratio"] for name in names]
+        heights = [np.nan if ratio is None else ratio for ratio in ratios]
+        ax.bar(position + offset, heights, 0.38, label=ahead.replace("_", " "), color=colour)
+    ax.axhline(1, color="black", linewidth=0.8, linestyle="--")
+    ax.set_xticks(position, names, rotation=30, ha="right")
+    ax.set_ylabel("VRMSE / better naive forecast")
+    ax.legend()
+    return figure

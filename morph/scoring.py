@@ -1,0 +1,271 @@
+"""How good are forecasts: errors over all windows one step ahead, and over the lead time of whole rollouts."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from morph.data.adapter import DatasetAdapter
+from morph.data.mixture import EvenSampler
+from morph.data.windows import Windows
+from morph.layout import Conditions, DatasetSpec
+from morph.metrics import METRICS
+from morph.rollout import Forecast, rollout
+
+__all__ = ["UNSTABLE", "Scores", "score", "summarise", "work"]
+
+UNSTABLE = 10.0
+"""A rollout is unstable from the lead time on at which a field's root mean square error exceeds this many standard
+deviations of that field over the true trajectory, or is not finite."""
+
+
+class Scores(NamedTuple):
+    """What is known of the forecasts of one data set.
+
+    metrics: `rollout` (forecast, trajectory, lead_time, field, metric), `one_step` (forecast, window, field, metric),
+        `unstable_from` (forecast, trajectory), in lead time, NaN where the rollout stays stable; parameters.
+    rollouts: each component (source, trajectory, time, axes...) of the first trajectories; source is truth or model.
+    """
+
+    metrics: xr.Dataset
+    rollouts: xr.Dataset
+
+
+@torch.inference_mode()
+def score(
+    forecasts: Mapping[str, Forecast],
+    adapter: DatasetAdapter,
+    *,
+    context: int,
+    batch_size: int,
+    steps: int | None = None,
+    one_step_windows: int | None = None,
+    keep: int = 2,
+    device: torch.device | str = "cpu",
+    advance: Callable[[int], None] = lambda _: None,
+) -> Scores:
+    """Judge forecasts on every trajectory of a split.
+
+    A rollout starts from the first T frames of a trajectory and is compared with all that follow.
+
+    Args:
+        forecasts: By name; the one called "model" is kept in `rollouts`.
+        adapter: The split.
+        context: Frames that a forecast sees, T.
+        batch_size: Windows or trajectories at a time.
+        steps: Length of the rollouts; None for the whole trajectory.
+        one_step_windows: At most so many windows, evenly spaced; None for all.
+        keep: Trajectories whose rollout is returned.
+        device: Where to compute.
+        advance: Called with the number of windows and frames that were just done, out of `work`.
+
+    Raises:
+        ValueError: The trajectories are too short for a context and `steps`.
+    """
+    spec = adapter.spec
+    longest = spec.num_steps - context
+    steps = longest if steps is None else steps
+    if not 1 <= steps <= longest:
+        raise ValueError(
+            f"data set {spec.name!r}: its trajectories have {spec.num_steps} frames; after {context} frames of context "
+            f"{max(longest, 0)} remain to compare with, found steps={steps}"
+        )
+    windows = Windows(adapter, context)
+    known = _to(windows.conditions, device)
+    one_step, places = _one_step(forecasts, windows, known, batch_size, one_step_windows, device, advance)
+    errors, unstable, kept = _rollouts(forecasts, adapter, known, context, steps, batch_size, keep, device, advance)
+    lead = spec.dt * np.arange(1, steps + 1)
+    metrics = xr.Dataset(
+        {
+            "rollout": (("forecast", "trajectory", "lead_time", "field", "metric"), errors),
+            "one_step": (("forecast", "window", "field", "metric"), one_step),
+            "unstable_from": (("forecast", "trajectory"), np.where(unstable < steps, lead[unstable % steps], np.nan)),
+            "window_trajectory": ("window", places[:, 0]),
+            "window_start": ("window", places[:, 1]),
+            **_parameters(adapter),
+        },
+        coords={
+            "forecast": list(forecasts),
+            "trajectory": np.arange(len(adapter)),
+            "lead_time": ("lead_time", lead, {"long_name": "time since the last frame of context"}),
+            "field": [field.name for field in spec.fields],
+            "metric": list(METRICS),
+            "unit": ("field", [field.unit or "" for field in spec.fields]),
+        },
+        attrs={"dataset": spec.name, "context_frames": context, "dt": spec.dt},
+    )
+    metrics.rollout.attrs = {
+        "long_name": "error of a rollout from the first frames",
+        "units": "1, or that of the field",
+    }
+    metrics.one_step.attrs = {"long_name": "error one step ahead", "units": "1, or that of the field"}
+    metrics.unstable_from.attrs = {
+        "long_name": f"lead time from which an error exceeds {UNSTABLE:g} standard deviations of its field, or is NaN"
+    }
+    return Scores(metrics, _labelled(kept, adapter, context))
+
+
+def work(adapter: DatasetAdapter, context: int, steps: int | None, one_step_windows: int | None) -> int:
+    """What `advance` adds up to."""
+    windows = len(adapter) * (adapter.spec.num_steps - context)
+    longest = adapter.spec.num_steps - context
+    return min(windows, one_step_windows or windows) + len(adapter) * (longest if steps is None else steps)
+
+
+def _one_step(
+    forecasts: Mapping[str, Forecast],
+    windows: Windows,
+    known: Conditions,
+    batch_size: int,
+    limit: int | None,
+    device: torch.device | str,
+    advance: Callable[[int], None],
+) -> tuple[Float[np.ndarray, "forecast window F metric"], np.ndarray]:
+    name = windows.adapter.spec.name
+    errors, places = [], []
+    for _, indices in EvenSampler({name: windows}, batch_sizes={name: batch_size}, limit=limit):
+        batch = windows.batch(indices)
+        context, target = batch.context.to(device), batch.target[:, 0].to(device)
+        errors.append(_errors((f(context, known) for f in forecasts.values()), target, known))
+        places.append(batch.windows)
+        advance(len(indices))
+    return torch.cat(errors, 1).numpy(), torch.cat(places).numpy()
+
+
+def _rollouts(
+    forecasts: Mapping[str, Forecast],
+    adapter: DatasetAdapter,
+    known: Conditions,
+    context: int,
+    steps: int,
+    batch_size: int,
+    keep: int,
+    device: torch.device | str,
+    advance: Callable[[int], None],
+) -> tuple[np.ndarray, np.ndarray, dict[str, Float[np.ndarray, "n S F C D H W"]]]:
+    """Errors (forecast, trajectory, lead, F, metric); first unstable lead (forecast, trajectory), `steps` if none; the
+    first rollouts."""
+    errors, unstable = [], []
+    kept: dict[str, list[Tensor]] = {"truth": [], "model": []}
+    for first in range(0, len(adapter), batch_size):
+        trajectories = range(first, min(first + batch_size, len(adapter)))
+        frames = np.stack([adapter.read(i, 0, context + steps) for i in trajectories])
+        truth = torch.from_numpy(frames).to(device)
+        spread = _spread(truth, known)
+        mine = [i for i in trajectories if i < keep]
+        kept["truth"] += list(truth[: len(mine), context:].cpu())
+        of_batch, unstable_of_batch = [], []
+        for name, forecast in forecasts.items():
+            of_forecast, states = [], []
+            onset = torch.full((len(trajectories),), steps)
+            for lead, state in enumerate(rollout(forecast, truth[:, :context], steps, known)):
+                target = truth[:, context + lead]
+                of_forecast.append(_errors([state], target, known)[0])
+                rms = of_forecast[-1][..., list(METRICS).index("rmse")]
+                lost = (rms > UNSTABLE * spread.cpu()).any(-1) | ~torch.isfinite(rms).all(-1)
+                onset = torch.where(lost & (onset == steps), lead, onset)
+                if name == "model" and mine:
+                    states.append(state[: len(mine)].cpu())
+                if name == "model":
+                    advance(len(trajectories))
+            of_batch.append(torch.stack(of_forecast, 1))
+            unstable_of_batch.append(onset)
+            if states:
+                kept["model"] += list(torch.stack(states, 1))
+        errors.append(torch.stack(of_batch))
+        unstable.append(torch.stack(unstable_of_batch))
+    stacked = {name: torch.stack(values).numpy() for name, values in kept.items() if values}
+    return torch.cat(errors, 1).numpy(), torch.cat(unstable, 1).numpy(), stacked
+
+
+def _errors(states: Iterable[Tensor], target: Tensor, known: Conditions) -> Float[Tensor, "forecast B F metric"]:
+    """A state that is not finite has an infinite error, whatever the metric makes of it."""
+    table = []
+    for state in states:
+        state = state.float()
+        values = torch.stack([metric(state, target, known.component_mask) for metric in METRICS.values()], -1)
+        table.append(torch.where(torch.isfinite(values), values, torch.inf))
+    return torch.stack(table).cpu()
+
+
+def _spread(truth: Float[Tensor, "B T F C D H W"], known: Conditions) -> Float[Tensor, "B F"]:
+    variance = truth.var((1, 4, 5, 6))
+    return (variance * known.component_mask).amax(-1).sqrt()
+
+
+def _to(known: Conditions, device: torch.device | str) -> Conditions:
+    statistics = known.statistics
+    if statistics is not None:
+        statistics = type(statistics)(*(value.to(device) for value in statistics))
+    return known._replace(component_mask=known.component_mask.to(device), statistics=statistics)
+
+
+def _parameters(adapter: DatasetAdapter) -> dict[str, Any]:
+    values = [adapter.parameters(i) for i in range(len(adapter))]
+    attributes = {"long_name": "parameter of the simulation"}
+    return {
+        f"parameter_{name}": ("trajectory", np.array([v[name] for v in values]), attributes)
+        for name in adapter.spec.parameters
+    }
+
+
+def _labelled(kept: Mapping[str, np.ndarray], adapter: DatasetAdapter, context: int) -> xr.Dataset:
+    """Rollouts as one variable per component, on the data set's own coordinates."""
+    spec = adapter.spec
+    if not kept:
+        return xr.Dataset(attrs={"dataset": spec.name})
+    values = np.stack([kept["truth"], kept["model"]])
+    steps = values.shape[2]
+    coordinates = {name: adapter.coordinates[name] for name in spec.axes}
+    time = adapter.coordinates["time"][context : context + steps]
+    return xr.Dataset(
+        {
+            component: (
+                ("source", "trajectory", "time", *spec.axes),
+                _drop_axes(values[:, :, :, f, c], spec),
+                {"long_name": component.replace("_", " "), "units": field.unit or "", "field": field.name},
+            )
+            for f, field in enumerate(spec.fields)
+            for c, component in enumerate(field.components)
+        },
+        coords={
+            "source": ["truth", "model"],
+            "trajectory": np.arange(values.shape[1]),
+            "time": ("time", time, {"long_name": "time"}),
+            **coordinates,
+        },
+        attrs={"dataset": spec.name, "context_frames": context, "dt": spec.dt},
+    )
+
+
+def _drop_axes(values: Float[np.ndarray, "source n S D H W"], spec: DatasetSpec) -> np.ndarray:
+    return values.reshape(*values.shape[:3], *spec.spatial_shape[3 - len(spec.axes) :])
+
+
+def summarise(metrics: xr.Dataset) -> dict[str, float | int | None]:
+    """The numbers that a table shows: means over fields and windows one step ahead, and over fields, trajectories and
+    lead times of the rollouts, for VRMSE and NRMSE.
+
+    `one_step_vrmse` and `rollout_vrmse` are the model's, `persistence_vrmse` and `persistence_rollout_vrmse` a naive
+    forecast's; `one_step_ratio` and `rollout_ratio` the model's VRMSE over the lowest of the naive forecasts';
+    `unstable` counts the model's rollouts that lost the truth altogether.  A number that is not finite is None.
+    """
+    naive = [name for name in metrics.forecast.values if name != "model"]
+    numbers: dict[str, float] = {}
+    for metric in ("vrmse", "nrmse"):
+        for ahead in ("one_step", "rollout"):
+            means = metrics[ahead].sel(metric=metric).mean(set(metrics[ahead].dims) - {"forecast", "metric"})
+            numbers[f"{ahead}_{metric}"] = float(means.sel(forecast="model"))
+            for name in naive:
+                infix = "" if ahead == "one_step" else "rollout_"
+                numbers[f"{name}_{infix}{metric}"] = float(means.sel(forecast=name))
+    for ahead, infix in (("one_step", ""), ("rollout", "rollout_")):
+        best = min(numbers[f"{name}_{infix}vrmse"] for name in naive)
+        numbers[f"{ahead}_ratio"] = numbers[f"{ahead}_vrmse"] / best
+    unstable = int(metrics.unstable_from.sel(forecast="model").notnull().sum())
+    finite = {key: value if np.isfinite(value) else None for key, value in numbers.items()}
+    return {**finite, "unstable": unstable, "trajectories": metrics.sizes["trajectory"]}
