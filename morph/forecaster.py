@@ -94,10 +94,6 @@ class Forecaster(LightningModule):
             shape = (self._data.context, spec.num_fields, spec.num_components)
             self.model.capacity.admit(f"data set {name!r}", *shape)
 
-    def on_train_start(self) -> None:
-        """Let the data go on where a resumed run stands; Lightning restores its counters only now."""
-        self._data.resume(self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the step and the rank."""
         torch.manual_seed(((self.seed * 1_000_003 + self.global_step) * 65_537 + self.global_rank) % 2**63)
@@ -150,8 +146,22 @@ class Forecaster(LightningModule):
         optimizer = self.optimizer(_parameter_groups(self.model, self.weight_decay))
         if self.schedule is None:
             return optimizer
-        schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        schedule = self.schedule(optimizer, self._total_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Not `trainer.estimated_stepping_batches`: it loads the data before Lightning 2.6 restores where the data stood.
+        """
+        trainer = self.trainer
+        per_epoch = math.ceil(self._data.steps_per_epoch / trainer.accumulate_grad_batches)
+        steps = [trainer.max_steps] if trainer.max_steps >= 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            steps.append(trainer.max_epochs * per_epoch)
+        if not steps:
+            raise ValueError("the schedule needs an end: set trainer.max_epochs or trainer.max_steps, or schedule=null")
+        return min(steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a forecast needs besides the weights: the architecture and what the model was trained on."""

@@ -40,9 +40,10 @@ class _Divergence(BaseNonlinearFun):
         self.derivative_operator = derivative
 
     def __call__(self, u_hat: Complex[Array, "C *K"]) -> Complex[Array, "C *K"]:
-        gradient = self.ifft(u_hat[:, None] * self.derivative_operator)
+        # Channel by channel: the compiler then leaves out the gradients that the flux does not use.
+        gradient = jnp.stack([self.ifft(channel * self.derivative_operator) for channel in u_hat])
         flux_hat = self.fft(self.flux(self.ifft(u_hat), gradient))
-        return -jnp.sum(self.derivative_operator * flux_hat, axis=1)
+        return -dot(jnp.moveaxis(flux_hat, 1, 0), self.derivative_operator)
 
 
 class ConservationLaw(BaseStepper):
@@ -94,9 +95,14 @@ class ConservationLaw(BaseStepper):
         )
 
 
+def dot(a: Float[Array, "D ..."], b: Float[Array, "D ..."]) -> Float[Array, "..."]:
+    """Sum of products over the first axis, term by term: on a CPU a reduction over so short an axis is 20 times slower."""
+    return sum((a[i] * b[i] for i in range(1, len(a))), start=a[0] * b[0])
+
+
 def pressure(u: Float[Array, "C *N"]) -> Float[Array, "*N"]:
     """p = (gamma - 1) (E - |m|^2 / (2 rho)) of the conserved state (rho, m, E)."""
-    return (GAMMA - 1) * (u[-1] - 0.5 * jnp.sum(u[1:-1] ** 2, axis=0) / u[0])
+    return (GAMMA - 1) * (u[-1] - 0.5 * dot(u[1:-1], u[1:-1]) / u[0])
 
 
 def _velocity_gradient(density: Array, velocity: Array, gradient: Array) -> Array:
@@ -109,7 +115,8 @@ def _newtonian(gradient: Array) -> Array:
     """grad u + grad u^T - 2/3 div u I: the stress of unit viscosity."""
     num_dims = gradient.shape[0]
     identity = jnp.eye(num_dims).reshape(num_dims, num_dims, *(1,) * num_dims)
-    return gradient + jnp.swapaxes(gradient, 0, 1) - 2 / 3 * jnp.trace(gradient) * identity
+    divergence = sum((gradient[i, i] for i in range(1, num_dims)), start=gradient[0, 0])
+    return gradient + jnp.swapaxes(gradient, 0, 1) - 2 / 3 * divergence * identity
 
 
 def _outer(a: Array, b: Array) -> Array:
@@ -134,11 +141,11 @@ def compressible_flux(viscosity: Float[Array, ""], split: Float[Array, ""]) -> F
         du = _velocity_gradient(density, velocity, gradient)
         # grad T from T = (gamma - 1) (E / rho - |u|^2 / 2).
         specific = (gradient[-1] - energy / density * gradient[0]) / density
-        dtemperature = (GAMMA - 1) * (specific - jnp.sum(velocity[:, None] * du, axis=0))
+        dtemperature = (GAMMA - 1) * (specific - dot(velocity, du))
         stress = viscosity * _newtonian(du)
         heat = viscosity * GAMMA / (GAMMA - 1) / PRANDTL * dtemperature
         momentum_flux = _outer(momentum, velocity) + _isotropic(p, len(velocity)) - stress + split * gradient[1:-1]
-        work = jnp.sum(stress * velocity[:, None], axis=0)
+        work = dot(velocity, stress)
         energy_flux = (energy + p) * velocity - work - heat + split * gradient[-1]
         return jnp.concatenate([momentum[None], momentum_flux, energy_flux[None]])
 
@@ -173,7 +180,7 @@ def magnetohydrodynamic_flux(viscosity: Float[Array, ""], split: Float[Array, ""
         density, momentum, magnetic = u[0], u[1:4], u[4:7]
         velocity = momentum / density
         stress = viscosity * density * _newtonian(_velocity_gradient(density, velocity, gradient))
-        total = sound_speed**2 * density + 0.5 * jnp.sum(magnetic**2, axis=0)
+        total = sound_speed**2 * density + 0.5 * dot(magnetic, magnetic)
         momentum_flux = _outer(momentum, velocity) - _outer(magnetic, magnetic) + _isotropic(total, 3)
         induction = _outer(magnetic, velocity) - _outer(velocity, magnetic)
         return jnp.concatenate([momentum[None], momentum_flux - stress + split * gradient[1:4], induction])

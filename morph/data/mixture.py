@@ -124,9 +124,14 @@ class MixtureSampler(Sampler[BatchKey]):
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[BatchKey]:
+    @property
+    def first(self) -> int:
+        """The batch of this epoch to begin with: 0 unless the run was resumed inside of it."""
         epoch, first = self.resume_at
-        yield from islice(self._plan(), first if epoch == self.epoch else 0, None)
+        return first if epoch == self.epoch else 0
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        yield from islice(self._plan(), self.first, None)
 
     def _plan(self) -> Iterator[BatchKey]:
         names = list(self.windows)
@@ -165,6 +170,7 @@ class EvenSampler(Sampler[BatchKey]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        self.epoch, self.first, self.resume_at = 0, 0, (0, 0)
         self.keys: list[BatchKey] = []
         for name, split in windows.items():
             count = len(split) if limit is None else min(limit, len(split))

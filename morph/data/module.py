@@ -1,17 +1,47 @@
 """The data of a training run: every data set's windows, mixed for training and one by one for validation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from morph.data.catalogue import DatasetConfig, open_split, prepare
-from morph.data.mixture import BatchKey, EvenSampler, MixtureSampler, WindowBatches, probabilities
+from morph.data.mixture import EvenSampler, MixtureSampler, WindowBatches, probabilities
 from morph.data.windows import Windows
 from morph.layout import Batch, DatasetSpec
 
-__all__ = ["MixtureDataModule"]
+__all__ = ["MixtureDataModule", "ResumableLoader"]
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """Batches by the plan of a sampler; Lightning stores where in an epoch it stands, and sets it again on resuming."""
+
+    def __init__(self, batches: WindowBatches, sampler: MixtureSampler | EvenSampler, num_workers: int) -> None:
+        super().__init__(
+            batches,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            collate_fn=_as_it_is,
+        )
+        self.plan = sampler
+        self.given = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self.given = self.plan.first
+        for batch in super().__iter__():
+            self.given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were given out."""
+        return {"epoch": self.plan.epoch, "given": self.given}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Let that epoch go on after the batches that were given out."""
+        self.plan.resume_at = (state["epoch"], state["given"])
 
 
 class MixtureDataModule(LightningDataModule):
@@ -83,7 +113,7 @@ class MixtureDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """An epoch of the mixture."""
         counts = {name: -(-len(windows) // self.batch_sizes[name]) for name, windows in self.train.items()}
-        self.sampler = MixtureSampler(
+        sampler = MixtureSampler(
             self.train,
             batch_sizes=self.batch_sizes,
             steps=self.steps_per_epoch,
@@ -92,16 +122,12 @@ class MixtureDataModule(LightningDataModule):
             block=self.block,
             **self._place(),
         )
-        return self._loader(self.train, self.sampler)
-
-    def resume(self, batches_done: int) -> None:
-        """Go on after so many batches of training; after `train_dataloader`, before the first batch is asked for."""
-        self.sampler.resume_at = divmod(batches_done, self.steps_per_epoch)
+        return ResumableLoader(WindowBatches(self.train), sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Evenly spaced windows of every validation split."""
         sampler = EvenSampler(self.valid, batch_sizes=self.batch_sizes, limit=self.validation_windows, **self._place())
-        return self._loader(self.valid, sampler)
+        return ResumableLoader(WindowBatches(self.valid), sampler, self.num_workers)
 
     def _windows(self, name: str, split: str) -> Windows:
         return Windows(open_split(self.datasets[name], split), self.context, self.target)
@@ -110,16 +136,6 @@ class MixtureDataModule(LightningDataModule):
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-
-    def _loader(self, windows: Mapping[str, Windows], sampler: Sampler[BatchKey]) -> DataLoader[Batch]:
-        return DataLoader(
-            WindowBatches(windows),
-            sampler=sampler,
-            batch_size=None,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=_as_it_is,
-        )
 
 
 def _as_it_is(batch: Any) -> Any:
