@@ -12,7 +12,7 @@ from torch import Tensor
 from morph.layout import DatasetSpec
 from morph.model.morph import Morph
 
-__all__ = ["Checkpoint", "find_checkpoint", "load_checkpoint", "read_checkpoint"]
+__all__ = ["Checkpoint", "find_checkpoint", "load_checkpoint", "read_checkpoint", "run_of"]
 
 
 class Checkpoint(NamedTuple):
@@ -55,6 +55,13 @@ def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
             if (folder / f"{name}.ckpt").is_file():
                 return folder / f"{name}.ckpt"
     raise ValueError(f"checkpoint: the folder {path} holds no checkpoints/best.ckpt or checkpoints/last.ckpt")
+
+
+def run_of(checkpoint: str | Path) -> Path:
+    """The folder of the run that a checkpoint, or the folder itself, belongs to."""
+    path = Path(checkpoint)
+    folder = path if path.is_dir() else path.parent
+    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

@@ -1,43 +1,64 @@
-"""A function of a configuration as a command: Hydra's options, one clear line for what a user can mend."""
+"""A function of a configuration as a command: Hydra's options, one clear message for what a user can mend."""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 __all__ = ["command"]
 
 _CONF = str(Path(__file__).resolve().parent.parent / "conf")
+_TRACEBACK = "MORPH_TRACEBACK"
 _MENDABLE = (ValueError, OSError, HydraException, OmegaConfBaseException, MisconfigurationException)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Decorator for an entry point: composes conf/<config_name>.yaml with the command line and calls the function.
 
-    What a user can mend (ValueError, OSError, a wrong option) ends with one line on standard error and exit code 1;
-    HYDRA_FULL_ERROR=1 shows where it came from.  A bug shows its traceback.
+    What a user can mend (ValueError, OSError, a wrong option) ends with one message on standard error and exit code 1;
+    MORPH_TRACEBACK=1 shows where it came from.  A bug shows its traceback.
     """
 
     def decorate(run: Callable[[DictConfig], None]) -> Callable[[], None]:
-        def guarded(config: DictConfig) -> None:
-            try:
+        def checked(config: DictConfig) -> None:
+            # Here and not only around Hydra, which would add a line of its own.
+            with _one_message():
+                _check_types(config_name, config)
                 run(config)
-            except KeyboardInterrupt:
-                sys.exit("interrupted")
-            except _MENDABLE as error:
-                if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
-                    raise
-                sys.exit(f"error: {_message(error)}")
 
-        return hydra.main(version_base="1.3", config_path=_CONF, config_name=config_name)(guarded)
+        compose_and_run = hydra.main(version_base="1.3", config_path=_CONF, config_name=config_name)(checked)
+
+        def main() -> None:
+            os.environ.setdefault(_TRACEBACK, "0")
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors come here instead of being printed by Hydra
+            with _one_message():
+                compose_and_run()
+
+        return main
 
     return decorate
+
+
+@contextmanager
+def _one_message() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    except _MENDABLE as error:
+        if os.environ[_TRACEBACK] != "0":
+            raise
+        sys.exit(f"error: {_message(error)}")
 
 
 def _message(error: BaseException) -> str:
@@ -46,4 +67,35 @@ def _message(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
+    text = str(error).split("\nConfig search path")[0].rstrip()
+    if isinstance(error, HydraException):
+        text += "\n--help lists the options"
+    return text or type(error).__name__
+
+
+def _check_types(config_name: str, config: DictConfig) -> None:
+    """Refuse text where the shipped configuration has a number or a switch: seed=abc.
+
+    Raises:
+        ValueError: Names the option, what was expected and what was found.
+    """
+    hydra_ = GlobalHydra.instance().hydra
+    assert hydra_ is not None, "called by Hydra"
+    groups = hydra_.config_loader.list_groups(parent_name="")
+    chosen = [o for o in HydraConfig.get().overrides.task if o.lstrip("+").split("=")[0] in groups]
+    shipped = hydra.compose(config_name, overrides=chosen)
+    _compare(OmegaConf.to_container(shipped, resolve=False), OmegaConf.to_container(config, resolve=False), "")
+
+
+def _compare(shipped: Any, found: Any, option: str) -> None:
+    if isinstance(shipped, dict) and isinstance(found, dict):
+        for key in shipped.keys() & found.keys():
+            _compare(shipped[key], found[key], f"{option}.{key}" if option else str(key))
+        return
+    if found is None or (isinstance(found, str) and "${" in found):
+        return
+    expected: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
+    accepted = expected.get(type(shipped))
+    if accepted and (not isinstance(found, accepted) or isinstance(found, bool) != isinstance(shipped, bool)):
+        noun = {bool: "true or false", int: "an integer", float: "a number"}[type(shipped)]
+        raise ValueError(f"option {option}: expected {noun}, found {found!r}")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from morph.baselines import NAIVE
-from morph.checkpoint import find_checkpoint, read_checkpoint
+from morph.checkpoint import find_checkpoint, read_checkpoint, run_of
 from morph.command import command
 from morph.data.catalogue import find_datasets, open_split, prepare
 from morph.figures import plot_error_growth, plot_overview, plot_rollout, save_figure
@@ -30,8 +30,7 @@ def main(config: DictConfig) -> None:
     datasets = find_datasets(config.data or list(checkpoint.specs), options)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     model = checkpoint.build().to(device)
-    folder = Path(config.run_dir or (path.parent.parent if path.parent.name == "checkpoints" else path.parent))
-    folder = folder if config.run_dir else folder / "evaluation"
+    folder = Path(config.run_dir or run_of(path) / "evaluation")
     record(folder, config, "evaluate")
 
     scores: dict[str, Scores] = {}
@@ -62,8 +61,8 @@ def main(config: DictConfig) -> None:
         for name, of_dataset in scores.items()
     }
     _write(folder, scores, summaries, config.figures)
-    for metric in ("vrmse", "nrmse"):
-        console.print(error_table(summaries, metric))
+    for ahead in ("one_step", "rollout"):
+        console.print(error_table(summaries, ahead))
     console.print(
         f"Results in {folder}: metrics.nc, rollout.nc, summary.json" + (", figures/" if config.figures else "")
     )

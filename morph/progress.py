@@ -1,18 +1,30 @@
 """What a training run tells the person who waits for it."""
 
 import sys
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
+from rich import get_console
 
 from morph.model.morph import Morph
 
-__all__ = ["EpochLines", "announce"]
+__all__ = ["RunProgress", "announce", "quiet_warnings"]
+
+
+def quiet_warnings() -> None:
+    """Silence what a user can do nothing about, or asked for."""
+    for message in (
+        "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning 2.6 under torch 2.13
+        ".*does not have many workers",  # loader.num_workers is the user's choice
+        "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 @rank_zero_only
@@ -24,22 +36,30 @@ def announce(model: Morph, datasets: Collection[str], run_dir: Path, resume: Pat
     print(f"Results in {run_dir}" + (f", continuing from {resume}" if resume else ""), flush=True)
 
 
-class EpochLines(Callback):
-    """One line per validation, which also a log file shows: step, loss, and the ratio of the one-step error to the
-    better naive forecast's, per data set (below 1 is better than doing nothing)."""
+class RunProgress(RichProgressBar):
+    """A bar in a terminal and one line per validation, which a log file shows too.
+
+    The line tells the step, the loss, and the ratio of the one-step error to the better naive forecast's, as a
+    geometric mean and per data set: below 1 is better than doing nothing.
+    """
 
     def __init__(self) -> None:
-        self.console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+        super().__init__()
+        if not sys.stdout.isatty():
+            self.disable()
 
-    @rank_zero_only
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Without the logger's version number."""
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line."""
-        if trainer.sanity_checking:
+        super().on_validation_end(trainer, pl_module)
+        if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        scores: dict[str, Any] = trainer.callback_metrics
+        scores = trainer.callback_metrics
         prefix = "val/ratio/"
         ratios = "  ".join(f"{k.removeprefix(prefix)} {v:.2f}" for k, v in scores.items() if k.startswith(prefix))
         loss = f"loss {scores['train/loss']:.4f}  " if "train/loss" in scores else ""
-        self.console.print(
-            f"step {trainer.global_step:>6}  {loss}ratio {scores['val/ratio']:.3f}  [{ratios}]", markup=False
-        )
+        line = f"step {trainer.global_step:>6}  {loss}ratio {scores['val/ratio']:.3f}  ({ratios})"
+        get_console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -3,42 +3,56 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 __all__ = ["error_table"]
 
 
-def error_table(summaries: Mapping[str, Mapping[str, Any]], metric: str) -> Table:
-    """Errors one step ahead and over whole rollouts, against persistence and linear extrapolation.
+def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table:
+    """Errors of the model, of persistence and of linear extrapolation, and the model's ratio to the better of the two.
 
     Args:
         summaries: By data set, see `morph.scoring.summarise`.
-        metric: "vrmse" or "nrmse".
+        ahead: "one_step", or "rollout" for the mean over all lead times.
     """
-    table = Table(title=f"{metric.upper()} (mean over fields; below the naive forecasts is better than doing nothing)")
+    rollout = ahead == "rollout"
+    what = "Rollout, mean over lead times" if rollout else "One step ahead"
+    table = Table(
+        title=f"{what} (ratio below 1: better than persistence and extrapolation)",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+    )
     table.add_column("data set")
-    for ahead in ("one step", "rollout"):
-        for name in ("model", "persistence", "extrapolation", "model / better"):
-            table.add_column(f"{ahead}\n{name}", justify="right")
-    table.add_column("unstable\nrollouts", justify="right")
+    for metric in ("VRMSE", "NRMSE"):
+        for name in (metric, "persist.", "extrap."):
+            table.add_column(name, justify="right")
+        if metric == "VRMSE":
+            table.add_column("ratio", justify="right")
+    if rollout:
+        table.add_column("unstable", justify="right")
+    infix = "rollout_" if rollout else ""
     for dataset, numbers in summaries.items():
         cells = []
-        for model, infix in ((f"one_step_{metric}", ""), (f"rollout_{metric}", "rollout_")):
-            naive = [numbers[f"{name}_{infix}{metric}"] for name in ("persistence", "extrapolation")]
-            cells += [_number(numbers[model]), *map(_number, naive), _ratio(numbers[model], naive)]
-        unstable = f"{numbers['unstable']} of {numbers['trajectories']}"
-        zero_shot = " (zero-shot)" if numbers["zero_shot"] else ""
-        table.add_row(dataset + zero_shot, *cells, f"[red]{unstable}[/red]" if numbers["unstable"] else unstable)
+        for metric in ("vrmse", "nrmse"):
+            keys = (f"{ahead}_{metric}", f"persistence_{infix}{metric}", f"extrapolation_{infix}{metric}")
+            cells += [_number(numbers[key]) for key in keys]
+            if metric == "vrmse":
+                cells.append(_ratio(numbers[f"{ahead}_ratio"]))
+        if rollout:
+            unstable = f"{numbers['unstable']}/{numbers['trajectories']}"
+            cells.append(f"[red]{unstable}[/red]" if numbers["unstable"] else unstable)
+        table.add_row(dataset + (" *" if numbers["zero_shot"] else ""), *cells)
+    if any(numbers["zero_shot"] for numbers in summaries.values()):
+        table.caption = "* zero-shot: the model was not trained on it"
+        table.caption_justify = "left"
     return table
 
 
 def _number(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4f}" if value < 100 else f"{value:.3g}"
+    return "inf" if value is None else f"{value:.3f}" if value >= 0.1 else f"{value:.4f}"
 
 
-def _ratio(value: float | None, naive: list[float | None]) -> str:
-    finite = [n for n in naive if n is not None]
-    if value is None or not finite or min(finite) == 0:
-        return "[red]–[/red]"
-    ratio = value / min(finite)
-    return f"[{'green' if ratio < 1 else 'red'}]{ratio:.3f}[/]"
+def _ratio(value: float | None) -> str:
+    return "[red]inf[/red]" if value is None else f"[{'green' if value < 1 else 'red'}]{value:.3f}[/]"

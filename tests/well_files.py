@@ -1,7 +1,7 @@
 """Writes given arrays in The Well's HDF5 layout, so that tests of its reader need no download."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,27 @@ import h5py
 import numpy as np
 import yaml
 
-__all__ = ["Boundary", "WellField", "WellFile", "write_file", "write_stats"]
+from data_adapters.handles import HANDLES
+
+__all__ = [
+    "DT",
+    "NUM_STEPS",
+    "SIZES",
+    "Boundary",
+    "WellField",
+    "WellFile",
+    "code",
+    "coded",
+    "coded_file",
+    "coded_folder",
+    "with_field",
+    "write",
+    "write_file",
+    "write_stats",
+]
+
+SIZES = {"x": 3, "y": 4, "z": 5}
+NUM_STEPS, DT = 7, 0.25
 
 
 @dataclass
@@ -125,3 +145,56 @@ def write_stats(folder: Path, stats: Mapping[str, Mapping[str, Any]]) -> Path:
     path = folder / "stats.yaml"
     path.write_text(yaml.safe_dump({key: dict(table) for key, table in stats.items()}), encoding="utf-8")
     return path
+
+
+def code(field: int, component: Any, trajectory: Any, time: Any, *position: Any) -> Any:
+    """A number that is different for each value of a data set, and exact in float32."""
+    number = 0
+    for index, size in zip((trajectory, time, *position), (10, NUM_STEPS, *SIZES.values()), strict=False):
+        number = number * size + index
+    return field + 5 * (component + 9 * number)
+
+
+def coded(field: int, num_components: int, trajectories: range, axes: Sequence[str]) -> np.ndarray:
+    """Values [trajectories][T][axes][components] of a field."""
+    shape = (len(trajectories), NUM_STEPS, *(SIZES[axis] for axis in axes), num_components)
+    values = np.fromfunction(lambda b, t, *rest: code(field, rest[-1], b + trajectories.start, t, *rest[:-1]), shape)
+    return values.astype(np.float32)
+
+
+def coded_file(
+    axes: Sequence[str], trajectories: range = range(3), vector: int | None = None, **changes: Any
+) -> WellFile:
+    """Fields density (0), pressure (1) and velocity (2), periodic, with a parameter and a constant."""
+    fields = {
+        "density": WellField(coded(0, 1, trajectories, axes)[..., 0]),
+        "pressure": WellField(coded(1, 1, trajectories, axes)[..., 0]),
+        "velocity": WellField(coded(2, vector or len(axes), trajectories, axes), rank=1),
+    }
+    contents = WellFile(
+        axes={axis: np.linspace(0, 1, SIZES[axis], dtype=np.float32) for axis in axes},
+        times=DT * np.arange(NUM_STEPS, dtype=np.float32),
+        num_trajectories=len(trajectories),
+        fields=fields,
+        boundaries=[Boundary("PERIODIC", [axis]) for axis in axes],
+        scalars={"viscosity": 0.5 + np.array(trajectories), "gamma": 1.5},
+    )
+    return replace(contents, **changes)
+
+
+def with_field(contents: WellFile, name: str, values: np.ndarray, **attributes: Any) -> WellFile:
+    """The same file with one more field."""
+    return replace(contents, fields={**contents.fields, name: WellField(values, **attributes)})
+
+
+def write(folder: Path, *files: WellFile, split: str = "train") -> Path:
+    """Write the files of a split, part_0.hdf5 and on, into the folder of a data set."""
+    for number, contents in enumerate(files):
+        write_file(folder / "data" / split / f"part_{number}.hdf5", contents)
+    return folder
+
+
+def coded_folder(tmp_path: Path) -> Iterator[Path]:
+    """The body of a fixture: where a test writes its data set; no file stays open after the test."""
+    yield tmp_path / "coded"
+    HANDLES.close(list(HANDLES._open))

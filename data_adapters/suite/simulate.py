@@ -1,21 +1,15 @@
-"""The numerics of each system: its initial condition, its stepper, and the fields that are stored.
-
-A state has exponax's layout, (C, N, ...): conserved variables for the conservation laws, vorticity for ns2d.
-"""
+"""The numerics of each system: its stepper, and the fields that are stored of a state."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
-from zlib import crc32
 
 import exponax as ex
 import jax
 import jax.numpy as jnp
-from exponax import spectral
-from jaxtyping import Array, Float, PRNGKeyArray
+from exponax import spectral, stepper
+from jaxtyping import Array, Float
 
-from data_adapters.suite.initial import fourier_series, solenoidal, taylor_green
 from data_adapters.suite.steppers import (
-    GAMMA,
     ConservationLaw,
     FitzHughNagumo,
     compressible_flux,
@@ -23,23 +17,30 @@ from data_adapters.suite.steppers import (
     pressure,
     shallow_water_flux,
 )
-from data_adapters.suite.systems import SPLITS, Range, System
+from data_adapters.suite.systems import System
 
-__all__ = ["NUMERICS", "Numerics", "simulate", "trajectory_key", "velocity_from_vorticity"]
+__all__ = ["NUMERICS", "Grid", "Numerics", "simulate", "velocity_from_vorticity"]
 
 Parameters = Mapping[str, Float[Array, ""]]
+
+
+class Grid(NamedTuple):
+    """Where and when a stepper works: the leading arguments of every exponax stepper."""
+
+    num_spatial_dims: int
+    domain_extent: float
+    num_points: int
+    dt: float
 
 
 class Numerics(NamedTuple):
     """How one system is solved.
 
-    initial: (key, grid shape, parameters) -> state at t = 0.
-    stepper: (number of axes, extent, grid points, dt, parameters) -> exponax stepper.
+    stepper: (grid, parameters) -> exponax stepper.
     fields: (state, extent) -> name of each field -> its values, (N, ...) of a scalar and (D, N, ...) of a vector.
     """
 
-    initial: Callable[[PRNGKeyArray, tuple[int, ...], Parameters], Array]
-    stepper: Callable[[int, float, int, float, Parameters], ex.BaseStepper]
+    stepper: Callable[[Grid, Parameters], ex.BaseStepper]
     fields: Callable[[Array, float], dict[str, Array]]
 
 
@@ -48,178 +49,84 @@ def velocity_from_vorticity(vorticity: Float[Array, "1 N N"], extent: float) -> 
 
     This is the negative of the usual vorticity.
     """
-    derivative = spectral.build_derivative_operator(2, extent, vorticity.shape[-1])
+    num_points = vorticity.shape[-1]
+    derivative = spectral.build_derivative_operator(2, extent, num_points)
     laplacian = spectral.build_laplace_operator(derivative)
     stream = jnp.where(laplacian == 0, 0, ex.fft(vorticity) / jnp.where(laplacian == 0, 1, laplacian))
-    return ex.ifft(jnp.concatenate([derivative[1:] * stream, -derivative[:1] * stream]), num_points=vorticity.shape[-1])
+    return ex.ifft(jnp.concatenate([derivative[1:] * stream, -derivative[:1] * stream]), num_points=num_points)
 
 
-def _compressible(amplitude: float) -> Numerics:
-    def initial(key: PRNGKeyArray, shape: tuple[int, ...], parameters: Parameters) -> Array:
-        series = fourier_series(key, 2 + len(shape), shape, 3)
-        density, p, velocity = 1 + 0.3 * series[0], 1 + 0.3 * series[1], amplitude * series[2:]
-        energy = p / (GAMMA - 1) + 0.5 * density * jnp.sum(velocity**2, axis=0)
-        return jnp.concatenate([density[None], density * velocity, energy[None]])
-
-    def stepper(num_dims: int, extent: float, num_points: int, dt: float, parameters: Parameters) -> ex.BaseStepper:
-        # About two thirds of the largest diffusivity, gamma nu / Pr / min(rho).
-        split = 2 * parameters["viscosity"]
-        flux = compressible_flux(parameters["viscosity"], split)
-        diffusivity = split * jnp.array([0.0] + [1.0] * (num_dims + 1))
-        return ConservationLaw(num_dims, extent, num_points, dt, flux=flux, diffusivity=diffusivity)
-
-    def fields(state: Array, extent: float) -> dict[str, Array]:
-        return {"density": state[0], "pressure": pressure(state), "velocity": state[1:-1] / state[0]}
-
-    return Numerics(initial, stepper, fields)
+def _compressible(grid: Grid, parameters: Parameters) -> ex.BaseStepper:
+    # Heat conducts fastest, at gamma nu / Pr / rho, 3 nu where the gas is thin; the split takes over most of it.
+    split = 2 * parameters["viscosity"]
+    flux = compressible_flux(parameters["viscosity"], split)
+    return ConservationLaw(*grid, flux=flux, diffusivity=split * jnp.array([0.0] + [1.0] * (grid.num_spatial_dims + 1)))
 
 
-def _shallow_water() -> Numerics:
-    def initial(key: PRNGKeyArray, shape: tuple[int, ...], parameters: Parameters) -> Array:
-        series = fourier_series(key, 3, shape, 3)
-        height = 1 + 0.3 * series[:1]
-        return jnp.concatenate([height, height * 0.1 * series[1:]])
-
-    def stepper(num_dims: int, extent: float, num_points: int, dt: float, parameters: Parameters) -> ex.BaseStepper:
-        viscosity = parameters["viscosity"]
-        flux = shallow_water_flux(viscosity, split=viscosity)
-        diffusivity = viscosity * jnp.array([0.0, 1.0, 1.0])
-        return ConservationLaw(num_dims, extent, num_points, dt, flux=flux, diffusivity=diffusivity)
-
-    return Numerics(initial, stepper, lambda state, _: {"height": state[0], "velocity": state[1:] / state[0]})
+def _shallow_water(grid: Grid, parameters: Parameters) -> ex.BaseStepper:
+    flux = shallow_water_flux(parameters["viscosity"], split=parameters["viscosity"])
+    return ConservationLaw(*grid, flux=flux, diffusivity=parameters["viscosity"] * jnp.array([0.0, 1.0, 1.0]))
 
 
-def _magnetohydrodynamics() -> Numerics:
-    def initial(key: PRNGKeyArray, shape: tuple[int, ...], parameters: Parameters) -> Array:
-        series = fourier_series(key, 7, shape, 3)
-        density = 1 + 0.1 * series[:1]
-        magnetic = solenoidal(0.3 * series[4:], 1.0)
-        magnetic = magnetic.at[0].add(parameters["mean_field"])
-        return jnp.concatenate([density, density * 0.4 * series[1:4], magnetic])
-
-    def stepper(num_dims: int, extent: float, num_points: int, dt: float, parameters: Parameters) -> ex.BaseStepper:
-        viscosity = parameters["viscosity"]
-        flux = magnetohydrodynamic_flux(viscosity, split=viscosity)
-        diffusivity = viscosity * jnp.array([0.0] + [1.0] * 6)
-        return ConservationLaw(num_dims, extent, num_points, dt, flux=flux, diffusivity=diffusivity)
-
-    def fields(state: Array, extent: float) -> dict[str, Array]:
-        return {"density": state[0], "magnetic_field": state[4:], "velocity": state[1:4] / state[0]}
-
-    return Numerics(initial, stepper, fields)
+def _magnetohydrodynamics(grid: Grid, parameters: Parameters) -> ex.BaseStepper:
+    flux = magnetohydrodynamic_flux(parameters["viscosity"], split=parameters["viscosity"])
+    return ConservationLaw(*grid, flux=flux, diffusivity=parameters["viscosity"] * jnp.array([0.0] + [1.0] * 6))
 
 
-def _fitzhugh_nagumo() -> Numerics:
-    def initial(key: PRNGKeyArray, shape: tuple[int, ...], parameters: Parameters) -> Array:
-        # The cube is dealiased to a quarter of the grid points: a coarse grid carries fewer modes than eight.
-        return fourier_series(key, 2, shape, min(8, shape[0] // 4 - 1), std_one=True)
-
-    def stepper(num_dims: int, extent: float, num_points: int, dt: float, parameters: Parameters) -> ex.BaseStepper:
-        diffusivities = parameters["diffusivity"] * jnp.array([1.0, 5.0])
-        return FitzHughNagumo(
-            num_dims, extent, num_points, dt, diffusivities=diffusivities, offset=parameters["k"], order=4
-        )
-
-    return Numerics(initial, stepper, lambda state, _: {"u": state[0], "v": state[1]})
+def _fitzhugh_nagumo(grid: Grid, parameters: Parameters) -> ex.BaseStepper:
+    diffusivities = parameters["diffusivity"] * jnp.array([1.0, 5.0])
+    return FitzHughNagumo(*grid, diffusivities=diffusivities, offset=parameters["k"])
 
 
-def _gray_scott() -> Numerics:
-    def initial(key: PRNGKeyArray, shape: tuple[int, ...], parameters: Parameters) -> Array:
-        blobs = jax.nn.sigmoid(10 * (fourier_series(key, 1, shape, 5)[0] - 0.3))
-        return jnp.stack([1 - 0.5 * blobs, 0.25 * blobs])
-
-    def stepper(num_dims: int, extent: float, num_points: int, dt: float, parameters: Parameters) -> ex.BaseStepper:
-        rates = {"feed_rate": parameters["feed"], "kill_rate": parameters["kill"]}
-        return ex.stepper.reaction.GrayScott(num_dims, extent, num_points, dt, **rates)
-
-    return Numerics(initial, stepper, lambda state, _: {"A": state[0], "B": state[1]})
+def _gray_scott(grid: Grid, parameters: Parameters) -> ex.BaseStepper:
+    return stepper.reaction.GrayScott(*grid, feed_rate=parameters["feed"], kill_rate=parameters["kill"], order=4)
 
 
-def _fisher() -> Numerics:
-    def initial(key: PRNGKeyArray, shape: tuple[int, ...], parameters: Parameters) -> Array:
-        return jnp.clip(0.5 + 0.5 * fourier_series(key, 1, shape, 6), 0, 1) ** 2
-
-    def stepper(num_dims: int, extent: float, num_points: int, dt: float, parameters: Parameters) -> ex.BaseStepper:
-        rates = {"diffusivity": parameters["diffusivity"], "reactivity": parameters["reactivity"]}
-        return ex.stepper.reaction.FisherKPP(num_dims, extent, num_points, dt, **rates)
-
-    return Numerics(initial, stepper, lambda state, _: {"u": state[0]})
+def _fisher(grid: Grid, parameters: Parameters) -> ex.BaseStepper:
+    rates = {"diffusivity": parameters["diffusivity"], "reactivity": parameters["reactivity"]}
+    return stepper.reaction.FisherKPP(*grid, **rates, order=4)
 
 
-def _burgers() -> Numerics:
-    def initial(key: PRNGKeyArray, shape: tuple[int, ...], parameters: Parameters) -> Array:
-        return fourier_series(key, 1, shape, 5)
-
-    def stepper(num_dims: int, extent: float, num_points: int, dt: float, parameters: Parameters) -> ex.BaseStepper:
-        viscosity = parameters["viscosity"]
-        return ex.stepper.Burgers(
-            num_dims, extent, num_points, dt, diffusivity=viscosity, conservative=True, order=4
-        )
-
-    return Numerics(initial, stepper, lambda state, _: {"u": state[0]})
+def _burgers(grid: Grid, parameters: Parameters) -> ex.BaseStepper:
+    return stepper.Burgers(*grid, diffusivity=parameters["viscosity"], conservative=True, order=4)
 
 
-def _incompressible_2d() -> Numerics:
-    def initial(key: PRNGKeyArray, shape: tuple[int, ...], parameters: Parameters) -> Array:
-        return 5 * fourier_series(key, 1, shape, 5)
-
-    def stepper(num_dims: int, extent: float, num_points: int, dt: float, parameters: Parameters) -> ex.BaseStepper:
-        viscosity = parameters["viscosity"]
-        return ex.stepper.NavierStokesVorticity(num_dims, extent, num_points, dt, diffusivity=viscosity, order=4)
-
-    return Numerics(initial, stepper, lambda state, extent: {"velocity": velocity_from_vorticity(state, extent)})
+def _incompressible_2d(grid: Grid, parameters: Parameters) -> ex.BaseStepper:
+    return stepper.NavierStokesVorticity(*grid, diffusivity=parameters["viscosity"], order=4)
 
 
-def _incompressible_3d() -> Numerics:
-    def initial(key: PRNGKeyArray, shape: tuple[int, ...], parameters: Parameters) -> Array:
-        return taylor_green(shape[0]) + solenoidal(0.3 * fourier_series(key, 3, shape, 3), 2 * jnp.pi)
+def _incompressible_3d(grid: Grid, parameters: Parameters) -> ex.BaseStepper:
+    return stepper.NavierStokesVelocity(*grid, diffusivity=parameters["viscosity"], order=4)
 
-    def stepper(num_dims: int, extent: float, num_points: int, dt: float, parameters: Parameters) -> ex.BaseStepper:
-        viscosity = parameters["viscosity"]
-        return ex.stepper.NavierStokesVelocity(num_dims, extent, num_points, dt, diffusivity=viscosity, order=4)
 
-    return Numerics(initial, stepper, lambda state, _: {"velocity": state})
+def _gas(state: Array, extent: float) -> dict[str, Array]:
+    return {"density": state[0], "pressure": pressure(state), "velocity": state[1:-1] / state[0]}
+
+
+def _plasma(state: Array, extent: float) -> dict[str, Array]:
+    return {"density": state[0], "magnetic_field": state[4:], "velocity": state[1:4] / state[0]}
 
 
 NUMERICS: Mapping[str, Numerics] = {
-    "cfd1d": _compressible(0.4),
-    "dr2d": _fitzhugh_nagumo(),
-    "swe2d": _shallow_water(),
-    "ns2d": _incompressible_2d(),
-    "mhd3d": _magnetohydrodynamics(),
-    "cfd3d": _compressible(0.3),
-    "dr1d": _fisher(),
-    "burgers1d": _burgers(),
-    "gs2d": _gray_scott(),
-    "ns3d": _incompressible_3d(),
+    "cfd1d": Numerics(_compressible, _gas),
+    "dr2d": Numerics(_fitzhugh_nagumo, lambda state, _: {"u": state[0], "v": state[1]}),
+    "swe2d": Numerics(_shallow_water, lambda state, _: {"height": state[0], "velocity": state[1:] / state[0]}),
+    "ns2d": Numerics(
+        _incompressible_2d, lambda state, extent: {"velocity": velocity_from_vorticity(state, extent)}
+    ),
+    "mhd3d": Numerics(_magnetohydrodynamics, _plasma),
+    "cfd3d": Numerics(_compressible, _gas),
+    "dr1d": Numerics(_fisher, lambda state, _: {"u": state[0]}),
+    "burgers1d": Numerics(_burgers, lambda state, _: {"u": state[0]}),
+    "gs2d": Numerics(_gray_scott, lambda state, _: {"A": state[0], "B": state[1]}),
+    "ns3d": Numerics(_incompressible_3d, lambda state, _: {"velocity": state}),
 }
-
-
-def trajectory_key(seed: int, name: str, split: str, trajectory: int) -> PRNGKeyArray:
-    """Source of randomness of one trajectory; the same in every process, and for every size of a data set."""
-    key = jax.random.key(seed)
-    for number in (crc32(name.encode()), SPLITS.index(split), trajectory):
-        key = jax.random.fold_in(key, number)
-    return key
-
-
-def _draw(key: PRNGKeyArray, ranges: Mapping[str, Range]) -> dict[str, Array]:
-    drawn = {}
-    for number, (name, interval) in enumerate(ranges.items()):
-        fraction = jax.random.uniform(jax.random.fold_in(key, number))
-        if interval.logarithmic:
-            value = interval.low * (interval.high / interval.low) ** fraction
-        else:
-            value = interval.low + (interval.high - interval.low) * fraction
-        # Rounding must not leave the interval that the documentation states.
-        drawn[name] = jnp.clip(value, interval.low, interval.high)
-    return drawn
 
 
 def simulate(
     system: System, level: str, *, refine: int = 1
-) -> Callable[[PRNGKeyArray], tuple[dict[str, Float[Array, "B"]], dict[str, Float[Array, "B T *N"]]]]:
-    """Compiled function: keys (B,) -> parameters and fields of B trajectories, vector fields with the components last.
+) -> Callable[[Mapping[str, Float[Array, "B"]], Float[Array, "B C *N"]], dict[str, Float[Array, "B T ..."]]]:
+    """Function (jitted): parameters and initial states of B trajectories -> their fields, components of vectors last.
 
     Args:
         system: What to simulate.
@@ -228,18 +135,13 @@ def simulate(
     """
     numerics, size, extent = NUMERICS[system.name], system.levels[level], system.domain(level)
     substeps = size.substeps * refine
-    shape = (size.num_points,) * system.num_dims
+    grid = Grid(system.num_dims, extent, size.num_points, system.dt / substeps)
 
-    def trajectory(key: PRNGKeyArray) -> tuple[dict[str, Array], dict[str, Array]]:
-        parameter_key, initial_key = jax.random.split(key)
-        parameters = _draw(parameter_key, system.ranges(level))
-        fine = numerics.stepper(system.num_dims, extent, size.num_points, system.dt / substeps, parameters)
-        stepper = ex.RepeatedStepper(fine, substeps)
-        state = numerics.initial(initial_key, shape, parameters)
-        states = ex.rollout(stepper, size.num_frames - 1, include_init=True)(state)
+    def trajectory(parameters: Parameters, state: Array) -> dict[str, Array]:
+        # Built in here, so that vmap gives each trajectory the operators of its own parameters.
+        frame = ex.RepeatedStepper(numerics.stepper(grid, parameters), substeps)
+        states = ex.rollout(frame, size.num_frames - 1, include_init=True)(state)
         fields = jax.vmap(lambda s: numerics.fields(s, extent))(states)
-        for name in system.vectors:
-            fields[name] = jnp.moveaxis(fields[name], 1, -1)
-        return parameters, fields
+        return {name: jnp.moveaxis(f, 1, -1) if name in system.vectors else f for name, f in fields.items()}
 
     return jax.jit(jax.vmap(trajectory))

@@ -12,8 +12,9 @@ from exponax import BaseStepper, spectral
 from exponax.nonlin_fun import BaseNonlinearFun
 from jaxtyping import Array, Complex, Float
 
+from data_adapters.suite.systems import GAMMA
+
 __all__ = [
-    "GAMMA",
     "ConservationLaw",
     "FitzHughNagumo",
     "Flux",
@@ -23,7 +24,6 @@ __all__ = [
     "shallow_water_flux",
 ]
 
-GAMMA = 1.4
 PRANDTL = 0.72
 
 # (U, grad U) -> F with F[c, d] the flux of U_c along axis d.

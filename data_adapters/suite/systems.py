@@ -8,10 +8,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import pi, prod
 
-__all__ = ["HELD_OUT", "LEVELS", "PRETRAINING_MIX", "SPLITS", "SYSTEMS", "Level", "Range", "System", "system"]
+__all__ = [
+    "GAMMA",
+    "HELD_OUT",
+    "LEVELS",
+    "PRETRAINING_MIX",
+    "SPLITS",
+    "SUITE_VERSION",
+    "SYSTEMS",
+    "Level",
+    "Range",
+    "System",
+    "check_level",
+    "check_seed",
+    "system",
+]
 
+# Goes up when the same options give other numbers.
+SUITE_VERSION = 1
 LEVELS = ("tiny", "small", "full")
 SPLITS = ("train", "valid", "test")
+# Ratio of specific heats of the gas in cfd1d and cfd3d.
+GAMMA = 1.4
 _AXES = ("x", "y", "z")
 
 
@@ -226,7 +244,7 @@ _TABLE = (
         scalars=("A", "B"),
         vectors=(),
         parameters={"feed": Range(0.02, 0.045), "kill": Range(0.056, 0.062)},
-        levels={"tiny": Level(32, 8, 21, 20, 12), "small": Level(64, 32, 41, 20, 6), "full": Level(128, 256, 101, 20, 6)},
+        levels={"tiny": Level(32, 8, 21, 10, 12), "small": Level(64, 32, 41, 10, 6), "full": Level(128, 256, 101, 10, 6)},
         extent=0.0,
         spacing=1 / 64,
     ),
@@ -261,3 +279,15 @@ def system(name: str) -> System:
         if entry.name == name:
             return entry
     raise ValueError(f"systems: expected one or more of {', '.join(SYSTEMS)}, found {name!r}")
+
+
+def check_level(level: object) -> None:
+    """Raises ValueError unless it is one of LEVELS."""
+    if level not in LEVELS:
+        raise ValueError(f"level: expected one of {', '.join(LEVELS)}, found {level!r}")
+
+
+def check_seed(seed: object) -> None:
+    """Raises ValueError unless it is a whole number that a random generator takes."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise ValueError(f"seed: expected a whole number from 0 to 2^31 - 1, found {seed!r}")
