@@ -11,7 +11,6 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,7 +18,7 @@ __all__ = ["command"]
 
 _CONF = str(Path(__file__).resolve().parent.parent / "conf")
 _TRACEBACK = "MORPH_TRACEBACK"
-_MENDABLE = (ValueError, OSError, HydraException, OmegaConfBaseException, MisconfigurationException)
+_MENDABLE = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -55,10 +54,15 @@ def _one_message() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit("interrupted")
-    except _MENDABLE as error:
-        if os.environ[_TRACEBACK] != "0":
+    except Exception as error:
+        if os.environ[_TRACEBACK] != "0" or not _is_mendable(error):
             raise
         sys.exit(f"error: {_message(error)}")
+
+
+def _is_mendable(error: Exception) -> bool:
+    # Lightning's error by name: importing Lightning takes seconds, and only training needs it.
+    return isinstance(error, _MENDABLE) or type(error).__name__ == "MisconfigurationException"
 
 
 def _message(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """The plan of an epoch: same on every rank, disjoint between ranks, in the stated proportions."""
 
 from collections import Counter
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_ranks_share_the_plan_and_no_window() -> None:
         assert {keys[step][0] for keys in ranks} == {name}
         parts = [keys[step][1] for keys in ranks]
         assert [len(part) for part in parts] == [SIZES[name]] * 3
-        assert sorted(sum(parts, [])) == sorted(windows)
+        assert sorted(chain(*parts)) == sorted(windows)
         drawn[name] += len(windows)
         if drawn[name] <= len(WINDOWS[name]):  # the first pass; a later batch may hold the end of one and the next
             assert len(set(windows)) == 3 * SIZES[name]
@@ -113,7 +113,7 @@ def test_validation_windows_are_even_and_shared_out() -> None:
         [(n, w) for n, batch in EvenSampler(WINDOWS, batch_sizes=SIZES, limit=10, rank=r, world_size=3) for w in batch]
         for r in range(3)
     ]
-    assert sorted(sum(ranks, [])) == sorted((name, w) for name, batch in keys for w in batch)
+    assert sorted(chain(*ranks)) == sorted((name, w) for name, batch in keys for w in batch)
 
 
 def test_a_rank_reads_only_its_own_windows() -> None:

@@ -211,3 +211,11 @@ def test_data_beyond_the_capacity_is_refused(shape: tuple[int, ...], message: st
 def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(**options)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_numbers_of_the_cpu() -> None:
+    model, x = build(), frames(2, 3, 2, 2, 8, 8, 16)
+    expected = model(x)
+    assert torch.allclose(model.cuda()(x.cuda()).cpu(), expected, rtol=1e-3, atol=1e-4)

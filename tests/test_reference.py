@@ -59,7 +59,7 @@ def test_weights_that_do_not_fit_name_the_tensor_and_both_shapes() -> None:
         load_reference(state, {**config, "patch_size": 8})
     with pytest.raises(ValueError, match=r"decoder\.norm\.bias is absent, expected of shape \(32,\)"):
         load_reference({k: v for k, v in state.items() if k != "decoder.norm.bias"}, config)
-    with pytest.raises(ValueError, match="unknown tensor 'head.weight'"):
+    with pytest.raises(ValueError, match=r"unknown tensor 'head\.weight'"):
         load_reference({**state, "head.weight": torch.zeros(2)}, config)
     with pytest.raises(ValueError, match="LoRA factors"):
         load_reference({**state, "transformer_blocks.0.mlp.0.A": torch.zeros(2)}, config)

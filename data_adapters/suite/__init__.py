@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from data_adapters.suite.stored import check_stored, train_file
-from data_adapters.suite.systems import HELD_OUT, LEVELS, PRETRAINING_MIX, SYSTEMS, check_level, check_seed, system
+from data_adapters.suite.systems import HELD_OUT, LEVELS, PRETRAINING_MIX, SYSTEMS, check_level, check_seed, find_system
 
 __all__ = ["HELD_OUT", "LEVELS", "PRETRAINING_MIX", "SYSTEMS", "ensure"]
 
@@ -30,7 +30,7 @@ def ensure(system_name: str, level: str, seed: int = 0, out: str | Path = "data/
     Raises:
         ValueError: An argument is unknown, the folder holds another data set, exponax is missing, or generation failed.
     """
-    name = system(system_name).name
+    name = find_system(system_name).name
     check_level(level)
     check_seed(seed)
     folder = Path(out) / level / name
@@ -43,8 +43,8 @@ def ensure(system_name: str, level: str, seed: int = 0, out: str | Path = "data/
 def _generate(name: str, level: str, seed: int, out: Path) -> None:
     if find_spec("exponax") is None:
         raise ValueError(
-            f"data set {name!r} of the suite is not in {out / level} and exponax, which generates it, is not installed: "
-            'pip install "morph[suite]"'
+            f"data set {name!r} of the suite is not in {out / level}, and exponax, which generates it, is not "
+            'installed: pip install "morph[suite]"'
         )
     # The child finds this package wherever it was imported from.
     root = str(Path(__file__).resolve().parents[2])

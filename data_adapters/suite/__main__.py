@@ -5,9 +5,10 @@ import os
 import shutil
 import signal
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from data_adapters.suite.stored import check_stored
-from data_adapters.suite.systems import SUITE_VERSION, SYSTEMS, System, check_level, check_seed, system
+from data_adapters.suite.systems import SPLITS, SUITE_VERSION, SYSTEMS, System, check_level, check_seed, find_system
 
 _CONF = str(Path(__file__).resolve().parents[2] / "conf")
 
@@ -48,7 +49,13 @@ class _Options:
         if not isinstance(plain["out"], str) or not plain["out"]:
             raise ValueError(f"out: expected the path of a folder, found {plain['out']!r}")
         out = Path(plain["out"]).expanduser()
-        return cls(plain["level"], tuple(system(name) for name in dict.fromkeys(names)), plain["seed"], out, plain["overwrite"])
+        return cls(
+            plain["level"],
+            tuple(find_system(name) for name in dict.fromkeys(names)),
+            plain["seed"],
+            out,
+            plain["overwrite"],
+        )
 
     def target(self, chosen: System) -> Path:
         return self.out / self.level / chosen.name
@@ -59,33 +66,39 @@ def _missing(options: _Options) -> list[System]:
     nearest = next(path for path in (options.out, *options.out.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise ValueError(f"out: expected the path of a folder, found {nearest}, which is a file")
-    versions = {"generator_version": version("exponax"), "suite_version": SUITE_VERSION}
+    versions: dict[str, str | int] = {"generator_version": version("exponax"), "suite_version": SUITE_VERSION}
     missing = []
     for chosen in options.systems:
         target = options.target(chosen)
-        if not target.exists():
-            missing.append(chosen)
-        elif options.overwrite:
+        if not target.exists() or options.overwrite:
             missing.append(chosen)
         else:
             check_stored(target, chosen.name, options.level, options.seed, **versions)
-    needed, free = sum(chosen.num_bytes(options.level) for chosen in missing), shutil.disk_usage(nearest).free
+    needed, free = (
+        sum(chosen.num_bytes(options.level, split) for chosen in missing for split in SPLITS),
+        shutil.disk_usage(nearest).free,
+    )
     if needed > free:
         raise ValueError(
-            f"out: expected {needed / 1e6:.0f} MB of free space for level={options.level}, found {free / 1e6:.0f} MB in "
-            f"{nearest}; free some, or choose another `out`, fewer `systems` or a smaller `level`"
+            f"out: expected {needed / 1e6:.0f} MB of free space for level={options.level}, found {free / 1e6:.0f} MB "
+            f"in {nearest}; free some, or choose another `out`, fewer `systems` or a smaller `level`"
         )
     return missing
 
 
 def _generate(options: _Options, console: Console) -> None:
     missing = _missing(options)
+    if missing:
+        console.print(f"Compiling and simulating {len(missing)} systems at level {options.level} ...")
     # JAX is imported here, so that help and errors come at once.
     from data_adapters.suite.generate import compile_program, generate
 
     workers = min(4, os.cpu_count() or 1)
     columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with ThreadPoolExecutor(workers) as pool, Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+    ):
         programs = {chosen.name: pool.submit(compile_program, chosen, options.level) for chosen in missing}
         try:
             for chosen in options.systems:
@@ -103,7 +116,7 @@ def _generate(options: _Options, console: Console) -> None:
                     program=programs[chosen.name].result(),
                     pool=pool,
                     workers=workers,
-                    advance=lambda number, task=task: bar.advance(task, number),
+                    advance=partial(bar.advance, task),
                     overwrite=options.overwrite,
                 )
                 bar.remove_task(task)
@@ -118,7 +131,6 @@ def _size(folder: Path) -> str:
     return f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:8.1f} MB"
 
 
-@hydra.main(version_base="1.3", config_path=_CONF, config_name="suite")
 def _run(config: DictConfig) -> None:
     start = perf_counter()
     console = Console(highlight=False, markup=False)
@@ -130,11 +142,15 @@ def _run(config: DictConfig) -> None:
     except (ValueError, OmegaConfBaseException) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: out: {_reason(error)}; nothing incomplete is left behind: choose another `out` or free some space")
+        sys.exit(
+            f"error: out: {_reason(error)}; nothing incomplete is left behind: choose another `out` or free some space"
+        )
     except KeyboardInterrupt:
         sys.exit("interrupted; nothing incomplete is left behind")
     folder = options.out / options.level
-    console.print(f"{len(options.systems)} data sets  {_size(folder)}  {perf_counter() - start:.1f} s  {folder}", soft_wrap=True)
+    console.print(
+        f"{len(options.systems)} data sets  {_size(folder)}  {perf_counter() - start:.1f} s  {folder}", soft_wrap=True
+    )
 
 
 def _reason(error: OSError) -> str:
@@ -151,9 +167,9 @@ def main() -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     with suppress(ValueError):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated; nothing incomplete is left behind"))
-    lines = "\n".join(f"  {name:<10} {system(name).summary}" for name in SYSTEMS)
+    lines = "\n".join(f"  {name:<10} {find_system(name).summary}" for name in SYSTEMS)
     OmegaConf.register_new_resolver("suite_systems", lambda: lines, replace=True)
-    _run()
+    hydra.main(version_base="1.3", config_path=_CONF, config_name="suite")(_run)()
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ def check(system: System, split: str, trajectory: int, fields: Fields, parameter
     for name, array in fields.items():
         finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
         if not finite.all():
-            raise ValueError(f"{where}: {name} is not finite from frame {int(np.argmin(finite))} on; nothing is written")
+            raise ValueError(
+                f"{where}: {name} is not finite from frame {int(np.argmin(finite))} on; nothing is written"
+            )
     for name, found in drift(system, fields).items():
         if not found <= TOLERANCE:
             raise ValueError(

@@ -1,11 +1,12 @@
 """Simulate a data set, check it and write it."""
 
+import errno
 import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +17,9 @@ import jax
 import numpy as np
 
 from data_adapters.suite.checks import check
-from data_adapters.suite.initial import draw
-from data_adapters.suite.simulate import simulate
+from data_adapters.suite.initial import draw, draw_parameters
 from data_adapters.suite.moments import Moments, write_statistics
+from data_adapters.suite.simulate import simulate
 from data_adapters.suite.systems import SPLITS, SUITE_VERSION, System
 from data_adapters.suite.well import Variable, write_well
 
@@ -34,7 +35,7 @@ Program = Callable[[dict[str, np.ndarray], np.ndarray], dict[str, jax.Array]]
 def compile_program(system: System, level: str) -> Program:
     """The compiled simulation of one batch."""
     batch = _batch(system, level, [draw(system, level, 0, "train", 0)])
-    return simulate(system, level).lower(*batch).compile()
+    return jax.jit(simulate(system, level)).lower(*batch).compile()
 
 
 def _batch(system: System, level: str, drawn: list[Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -114,28 +115,61 @@ def _write(
         parameters, states = _batch(system, level, [draw(system, level, seed, *place) for place in batch])
         return parameters, jax.device_get(program(parameters, states))
 
+    paths = {split: folder / "data" / split / f"{system.name}.hdf5" for split in SPLITS}
+    for split, path in paths.items():
+        _reserve(path, system.num_bytes(level, split))
     with ExitStack() as stack:
-        files = {split: _open(stack, system, level, seed, folder, split) for split in SPLITS}
+        files = {}
+        for split, path in paths.items():
+            _lay_out(path, system, level, seed, split)
+            files[split] = stack.enter_context(_open(path))
         for batch, (parameters, fields) in zip(batches, _in_order(pool, run, batches, workers), strict=True):
             for row, (split, number) in enumerate(batch):
                 values = {name: array[row] for name, array in parameters.items()}
                 arrays = {name: np.asarray(array[row], np.float32) for name, array in fields.items()}
                 check(system, split, number, arrays, values)
-                _store(files[split], number, arrays, values)
+                for name, array in arrays.items():
+                    group = "t1_fields" if name in system.vectors else "t0_fields"
+                    files[split][group][name][number] = array
                 if split == "train":
                     moments.add(arrays)
             advance(len(batch))
-        for file in files.values():
-            for name in system.parameters:
-                file.attrs[name] = file["scalars"][name][()]
     write_statistics(folder / "stats.yaml", moments)
 
 
-def _open(stack: ExitStack, system: System, level: str, seed: int, folder: Path, split: str) -> h5py.File:
-    size, extent = system.levels[level], system.domain(level)
-    path = folder / "data" / split / f"{system.name}.hdf5"
+def _reserve(path: Path, size: int) -> None:
+    """Find out that there is no room before the work, and not from HDF5, which may crash when it cannot write."""
     path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except AttributeError:
+            return  # not on this system
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not on this file system
+                raise
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    file = h5py.File(path, "r+")
+    try:
+        yield file
+    except BaseException:
+        # What could not be written cannot be closed either; the first error is the one to tell.
+        with suppress(OSError, RuntimeError):
+            file.close()
+        raise
+    try:
+        file.close()
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
+def _lay_out(path: Path, system: System, level: str, seed: int, split: str) -> None:
+    size, extent = system.levels[level], system.domain(level)
     lead = (size.num_trajectories[split], size.num_frames, *(size.num_points,) * system.num_dims)
+    drawn = [draw_parameters(system, level, seed, split, number) for number in range(lead[0])]
     positions = np.arange(size.num_points) * (extent / size.num_points)
     write_well(
         path,
@@ -144,7 +178,7 @@ def _open(stack: ExitStack, system: System, level: str, seed: int, folder: Path,
         coordinates=dict.fromkeys(system.axes, positions),
         fields0={name: Variable(lead) for name in system.scalars},
         fields1={name: Variable((*lead, system.num_dims)) for name in system.vectors},
-        scalars={name: Variable(lead[:1], time_varying=False) for name in system.parameters},
+        scalars={name: np.array([values[name] for values in drawn]) for name in system.parameters},
         attributes={
             "generator": "exponax",
             "generator_version": version("exponax"),
@@ -154,17 +188,6 @@ def _open(stack: ExitStack, system: System, level: str, seed: int, folder: Path,
             "equation": system.equation,
         },
     )
-    return stack.enter_context(h5py.File(path, "r+"))
-
-
-def _store(
-    file: h5py.File, number: int, arrays: dict[str, np.ndarray], parameters: dict[str, np.ndarray]
-) -> None:
-    for group in ("t0_fields", "t1_fields"):
-        for name in file[group]:
-            file[group][name][number] = arrays[name]
-    for name, value in parameters.items():
-        file["scalars"][name][number] = value
 
 
 def _in_order(pool: Executor, function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:

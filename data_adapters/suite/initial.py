@@ -9,9 +9,9 @@ from zlib import crc32
 import numpy as np
 from jaxtyping import Float
 
-from data_adapters.suite.systems import GAMMA, SPLITS, System
+from data_adapters.suite.systems import GAMMA, SPLITS, Range, System
 
-__all__ = ["draw", "fourier_series", "solenoidal"]
+__all__ = ["draw", "draw_parameters", "fourier_series", "solenoidal"]
 
 Parameters = Mapping[str, float]
 Initial = Callable[[np.random.Generator, tuple[int, ...], Parameters], np.ndarray]
@@ -24,22 +24,36 @@ def draw(
 
     They follow from the arguments alone, in every process, and do not depend on how many trajectories there are.
     """
-    rng = np.random.default_rng([seed, crc32(system.name.encode()), SPLITS.index(split), trajectory])
+    rng = _generator(system, seed, split, trajectory)
+    parameters = _parameters(rng, system.ranges(level))
+    shape = (system.levels[level].num_points,) * system.num_dims
+    return parameters, _INITIAL[system.name](rng, shape, parameters)
+
+
+def draw_parameters(system: System, level: str, seed: int, split: str, trajectory: int) -> dict[str, float]:
+    """What `draw` gives, without the state."""
+    return _parameters(_generator(system, seed, split, trajectory), system.ranges(level))
+
+
+def _generator(system: System, seed: int, split: str, trajectory: int) -> np.random.Generator:
+    return np.random.default_rng([seed, crc32(system.name.encode()), SPLITS.index(split), trajectory])
+
+
+def _parameters(rng: np.random.Generator, ranges: Mapping[str, Range]) -> dict[str, float]:
     parameters = {}
-    for name, interval in system.ranges(level).items():
+    for name, interval in ranges.items():
         fraction = rng.uniform()
         if interval.logarithmic:
             parameters[name] = float(interval.low * (interval.high / interval.low) ** fraction)
         else:
             parameters[name] = float(interval.low + (interval.high - interval.low) * fraction)
-    shape = (system.levels[level].num_points,) * system.num_dims
-    return parameters, _INITIAL[system.name](rng, shape, parameters)
+    return parameters
 
 
 def fourier_series(
     rng: np.random.Generator, num_channels: int, shape: tuple[int, ...], cutoff: int, *, std_one: bool = False
 ) -> Float[np.ndarray, "C *N"]:
-    """Independent real Fourier series of zero mean with normally distributed coefficients: the same function on any grid.
+    """Independent real Fourier series of zero mean with normal coefficients: the same functions on any grid.
 
     Args:
         rng: Source of randomness.
@@ -52,10 +66,11 @@ def fourier_series(
     axes = tuple(range(1, num_dims + 1))
     # White noise on the coarsest grid that carries these modes, interpolated to the grid wanted.
     coarse = np.fft.fftn(rng.standard_normal((num_channels, *(num_modes,) * num_dims)), axes=axes)
-    coarse[(slice(None), *(0,) * num_dims)] = 0
+    coarse.reshape(num_channels, -1)[:, 0] = 0
     waves = np.rint(np.fft.fftfreq(num_modes) * num_modes).astype(int)
     spectrum = np.zeros((num_channels, *shape), complex)
-    spectrum[np.ix_(range(num_channels), *(waves,) * num_dims)] = coarse
+    modes = np.ix_(np.arange(num_channels), *(waves,) * num_dims)
+    spectrum[modes] = coarse
     series = np.fft.ifftn(spectrum, axes=axes).real
     scale = series.std(axis=axes, keepdims=True) if std_one else np.abs(series).max(axis=axes, keepdims=True)
     return series / scale

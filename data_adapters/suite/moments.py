@@ -27,18 +27,22 @@ class Moments:
     def add(self, fields: Mapping[str, Float[np.ndarray, "T ..."]]) -> None:
         """Count one trajectory."""
         for name, array in fields.items():
-            values = np.asarray(array, np.float64).reshape(len(array), -1, array.shape[-1] if self.is_vector(name) else 1)
+            values = np.asarray(array, np.float64).reshape(
+                len(array), -1, array.shape[-1] if self.is_vector(name) else 1
+            )
             deltas = np.diff(values, axis=0)
             parts = [[part.sum(axis=(0, 1)), (part**2).sum(axis=(0, 1))] for part in (values, deltas)]
             counts = [np.full((2, values.shape[-1]), part.shape[0] * part.shape[1]) for part in (values, deltas)]
-            self._sums[name] = self._sums.get(name, 0) + np.array([[*p, c[0]] for p, c in zip(parts, counts, strict=True)])
+            self._sums[name] = self._sums.get(name, 0) + np.array(
+                [[*p, c[0]] for p, c in zip(parts, counts, strict=True)]
+            )
 
     def is_vector(self, name: str) -> bool:
         """Whether the field has components."""
         return name in self.system.vectors
 
     def statistics(self) -> dict[str, dict[str, Any]]:
-        """mean, std, rms, mean_delta, std_delta, rms_delta of each field: a number, or one per component of a vector."""
+        """mean, std, rms, mean_delta, std_delta, rms_delta of each field: a number, a list of a vector's components."""
         found: dict[str, dict[str, Any]] = {}
         for name, sums in self._sums.items():
             for suffix, (total, squares, count) in zip(("", "_delta"), sums, strict=True):

@@ -111,9 +111,7 @@ NUMERICS: Mapping[str, Numerics] = {
     "cfd1d": Numerics(_compressible, _gas),
     "dr2d": Numerics(_fitzhugh_nagumo, lambda state, _: {"u": state[0], "v": state[1]}),
     "swe2d": Numerics(_shallow_water, lambda state, _: {"height": state[0], "velocity": state[1:] / state[0]}),
-    "ns2d": Numerics(
-        _incompressible_2d, lambda state, extent: {"velocity": velocity_from_vorticity(state, extent)}
-    ),
+    "ns2d": Numerics(_incompressible_2d, lambda state, extent: {"velocity": velocity_from_vorticity(state, extent)}),
     "mhd3d": Numerics(_magnetohydrodynamics, _plasma),
     "cfd3d": Numerics(_compressible, _gas),
     "dr1d": Numerics(_fisher, lambda state, _: {"u": state[0]}),
@@ -126,7 +124,7 @@ NUMERICS: Mapping[str, Numerics] = {
 def simulate(
     system: System, level: str, *, refine: int = 1
 ) -> Callable[[Mapping[str, Float[Array, "B"]], Float[Array, "B C *N"]], dict[str, Float[Array, "B T ..."]]]:
-    """Function (jitted): parameters and initial states of B trajectories -> their fields, components of vectors last.
+    """Function to be compiled: parameters and initial states of trajectories -> fields, components of vectors last.
 
     Args:
         system: What to simulate.
@@ -144,4 +142,4 @@ def simulate(
         fields = jax.vmap(lambda s: numerics.fields(s, extent))(states)
         return {name: jnp.moveaxis(f, 1, -1) if name in system.vectors else f for name, f in fields.items()}
 
-    return jax.jit(jax.vmap(trajectory))
+    return jax.vmap(trajectory)

@@ -1,7 +1,7 @@
 """Two time steppers that exponax does not ship: systems of conservation laws, and FitzHugh-Nagumo.
 
 Both follow exponax's way to add an equation: U_t = L U + N(U), L diagonal in Fourier space and exact, N pseudo-spectral
-and dealiased, integrated by exponential time differencing Runge-Kutta (Cox and Matthews 2002, doi:10.1006/jcph.2002.6995).
+and dealiased, integrated by exponential time differencing (Cox and Matthews 2002, doi:10.1006/jcph.2002.6995).
 The fluxes of the four conservation laws of the suite stand here as well: pure functions of U and its gradient.
 """
 
@@ -34,7 +34,9 @@ class _Divergence(BaseNonlinearFun):
     flux: Flux
     derivative_operator: Complex[Array, "D *K"]
 
-    def __init__(self, num_dims: int, num_points: int, flux: Flux, derivative: Array, dealiasing_fraction: float) -> None:
+    def __init__(
+        self, num_dims: int, num_points: int, flux: Flux, derivative: Array, dealiasing_fraction: float
+    ) -> None:
         super().__init__(num_dims, num_points, dealiasing_fraction=dealiasing_fraction)
         self.flux = flux
         self.derivative_operator = derivative
@@ -56,7 +58,7 @@ class ConservationLaw(BaseStepper):
         dt: Time step.
         flux: F, an array function of U and its gradient.
         diffusivity: d, one number per channel.  A flux with viscosity contains -(viscous stress) + d grad U: this adds
-            nothing to the equation, but has the stiff part integrated exactly, which lets dt follow the waves instead of
+            nothing to the equation, but has the stiff part integrated exactly, which lets dt follow the waves and not
             the diffusion.  Stable where d is at least half of the largest diffusivity.
         order: Order of the time stepping, 1 to 4.
         dealiasing_fraction: Modes kept in products, as a fraction of the Nyquist mode.
@@ -96,7 +98,7 @@ class ConservationLaw(BaseStepper):
 
 
 def dot(a: Float[Array, "D ..."], b: Float[Array, "D ..."]) -> Float[Array, "..."]:
-    """Sum of products over the first axis, term by term: on a CPU a reduction over so short an axis is 20 times slower."""
+    """Sum of products over the first axis, term by term: on a CPU a reduction over so short an axis is much slower."""
     return sum((a[i] * b[i] for i in range(1, len(a))), start=a[0] * b[0])
 
 
@@ -163,7 +165,9 @@ def shallow_water_flux(viscosity: Float[Array, ""], split: Float[Array, ""], gra
         velocity = discharge / height
         stress = viscosity * height * _velocity_gradient(height, velocity, gradient)
         hydrostatic = _isotropic(0.5 * gravity * height**2, len(velocity))
-        return jnp.concatenate([discharge[None], _outer(discharge, velocity) + hydrostatic - stress + split * gradient[1:]])
+        return jnp.concatenate(
+            [discharge[None], _outer(discharge, velocity) + hydrostatic - stress + split * gradient[1:]]
+        )
 
     return flux
 

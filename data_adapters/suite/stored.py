@@ -30,13 +30,15 @@ def check_stored(folder: Path, name: str, level: str, seed: int, **versions: str
         with h5py.File(path, "r") as file:
             found = dict(file.attrs)
     except OSError as error:
-        raise ValueError(f"{folder}: expected a data set of the suite, found no readable {path}; move the folder away") from error
+        raise ValueError(
+            f"{folder}: expected a data set of the suite, found no readable {path}; move the folder away"
+        ) from error
     expected = {"dataset_name": name, "level": level, "seed": seed, **versions}
     differing = [key for key, value in expected.items() if found.get(key) != value]
     if differing:
         wanted = ", ".join(f"{key}={expected[key]}" for key in differing)
         there = ", ".join(f"{key}={found.get(key)}" for key in differing)
         raise ValueError(
-            f"{folder}: expected {wanted}, found {there}; choose another `out`, ask for what is there, or replace it with "
-            "python -m data_adapters.suite ... overwrite=true"
+            f"{folder}: expected {wanted}, found {there}; choose another `out`, ask for what is there, or replace it "
+            "with python -m data_adapters.suite ... overwrite=true"
         )

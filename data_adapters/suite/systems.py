@@ -1,12 +1,12 @@
-"""The ten systems of the suite: equations, parameters, sizes.  The numerics stand in `simulate`; nothing here needs JAX.
+"""The ten systems of the suite: equations, parameters, sizes.  The numerics stand in `simulate`; no JAX here.
 
-All systems are periodic, smooth and viscous.  Random initial conditions are truncated Fourier series, TFSk for wavenumbers
-up to k, scaled to a largest absolute value of 1.
+All systems are periodic, smooth and viscous.  Initial conditions are random truncated Fourier series, TFSk for
+wavenumbers up to k, scaled to a largest absolute value of 1.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import pi, prod
+from math import pi
 
 __all__ = [
     "GAMMA",
@@ -21,7 +21,7 @@ __all__ = [
     "System",
     "check_level",
     "check_seed",
-    "system",
+    "find_system",
 ]
 
 # Goes up when the same options give other numbers.
@@ -114,11 +114,11 @@ class System:
         """Where each parameter is drawn from."""
         return {**self.parameters, **self.levels[level].parameters}
 
-    def num_bytes(self, level: str) -> int:
-        """Size of the fields of all splits."""
+    def num_bytes(self, level: str, split: str) -> int:
+        """Size of the fields of a split."""
         size = self.levels[level]
         values = (len(self.scalars) + self.num_dims * len(self.vectors)) * size.num_points**self.num_dims
-        return 4 * prod((values, size.num_frames, sum(size.num_trajectories.values())))
+        return 4 * values * size.num_frames * size.num_trajectories[split]
 
 
 _TABLE = (
@@ -126,8 +126,8 @@ _TABLE = (
         name="cfd1d",
         summary="compressible Navier-Stokes, 1-D",
         equation="rho_t + (rho u)_x = 0, (rho u)_t + (rho u^2 + p - 4/3 nu u_x)_x = 0, "
-        "E_t + ((E + p) u - 4/3 nu u u_x - kappa T_x)_x = 0, E = p / (gamma - 1) + rho u^2 / 2, T = p / rho, gamma = 1.4, "
-        "kappa = nu gamma / (gamma - 1) / Pr, Pr = 0.72; 0 < x < 1; rho = 1 + 0.3 TFS3, p = 1 + 0.3 TFS3, u = 0.4 TFS3",
+        "E_t + ((E + p) u - 4/3 nu u u_x - kappa T_x)_x = 0, E = p / (gamma - 1) + rho u^2 / 2, T = p / rho, "
+        "gamma = 1.4, kappa = nu gamma / (gamma - 1) / Pr, Pr = 0.72; 0 < x < 1; rho, p = 1 + 0.3 TFS3, u = 0.4 TFS3",
         num_dims=1,
         dt=0.02,
         scalars=("density", "pressure"),
@@ -142,8 +142,8 @@ _TABLE = (
     System(
         name="dr2d",
         summary="diffusion-reaction (FitzHugh-Nagumo), 2-D",
-        equation="u_t = Du lap u + u - u^3 - k - v, v_t = 5 Du lap v + u - v; 0 < x, y < 2; u, v = TFS8 scaled to a standard "
-        "deviation of 1",
+        equation="u_t = Du lap u + u - u^3 - k - v, v_t = 5 Du lap v + u - v; 0 < x, y < 2; u, v = TFS8 scaled to a "
+        "standard deviation of 1",
         num_dims=2,
         dt=0.125,
         scalars=("u", "v"),
@@ -180,9 +180,9 @@ _TABLE = (
     System(
         name="mhd3d",
         summary="isothermal compressible resistive magnetohydrodynamics, 3-D",
-        equation="rho_t + div(rho u) = 0, (rho u)_t + div(rho u u + (rho + |B|^2 / 2) I - B B - nu rho (grad u + grad u^T "
-        "- 2/3 div u I)) = 0, B_t + div(B u - u B) = nu lap B, div B = 0; 0 < x, y, z < 1; rho = 1 + 0.1 TFS3, u = 0.4 TFS3, "
-        "B = 0.3 TFS3 without its divergence + mean_field along x",
+        equation="rho_t + div(rho u) = 0, (rho u)_t + div(rho u u + (rho + |B|^2 / 2) I - B B - tau) = 0, "
+        "tau = nu rho (grad u + grad u^T - 2/3 div u I), B_t + div(B u - u B) = nu lap B, div B = 0; 0 < x, y, z < 1; "
+        "rho = 1 + 0.1 TFS3, u = 0.4 TFS3, B = 0.3 TFS3 without its divergence + mean_field along x",
         num_dims=3,
         dt=0.03,
         scalars=("density",),
@@ -194,8 +194,9 @@ _TABLE = (
     System(
         name="cfd3d",
         summary="compressible Navier-Stokes, 3-D",
-        equation="rho_t + div(rho u) = 0, (rho u)_t + div(rho u u + p I - tau) = 0, E_t + div((E + p) u - tau u - kappa grad T) "
-        "= 0, tau = nu (grad u + grad u^T - 2/3 div u I), E = p / (gamma - 1) + rho |u|^2 / 2, T = p / rho, gamma = 1.4, "
+        equation="rho_t + div(rho u) = 0, (rho u)_t + div(rho u u + p I - tau) = 0, "
+        "E_t + div((E + p) u - tau u - kappa grad T) = 0, tau = nu (grad u + grad u^T - 2/3 div u I), "
+        "E = p / (gamma - 1) + rho |u|^2 / 2, T = p / rho, gamma = 1.4, "
         "kappa = nu gamma / (gamma - 1) / Pr, Pr = 0.72; 0 < x, y, z < 1; rho, p = 1 + 0.3 TFS3, u = 0.3 TFS3",
         num_dims=3,
         dt=0.03,
@@ -237,14 +238,18 @@ _TABLE = (
     System(
         name="gs2d",
         summary="reaction-diffusion (Gray-Scott), 2-D",
-        equation="A_t = 2e-5 lap A - A B^2 + feed (1 - A), B_t = 1e-5 lap B + A B^2 - (feed + kill) B; grid spacing 1/64; "
-        "s = sigmoid(10 (TFS5 - 0.3)), A = 1 - 0.5 s, B = 0.25 s",
+        equation="A_t = 2e-5 lap A - A B^2 + feed (1 - A), B_t = 1e-5 lap B + A B^2 - (feed + kill) B; "
+        "grid spacing 1/64; s = sigmoid(10 (TFS5 - 0.3)), A = 1 - 0.5 s, B = 0.25 s",
         num_dims=2,
         dt=20.0,
         scalars=("A", "B"),
         vectors=(),
         parameters={"feed": Range(0.02, 0.045), "kill": Range(0.056, 0.062)},
-        levels={"tiny": Level(32, 8, 21, 10, 12), "small": Level(64, 32, 41, 10, 6), "full": Level(128, 256, 101, 10, 6)},
+        levels={
+            "tiny": Level(32, 8, 21, 10, 12),
+            "small": Level(64, 32, 41, 10, 6),
+            "full": Level(128, 256, 101, 10, 6),
+        },
         extent=0.0,
         spacing=1 / 64,
     ),
@@ -269,7 +274,7 @@ PRETRAINING_MIX = SYSTEMS[:6]
 HELD_OUT = SYSTEMS[6:]
 
 
-def system(name: str) -> System:
+def find_system(name: str) -> System:
     """The system of that name.
 
     Raises:

@@ -87,9 +87,7 @@ def write_well(
         _write_boundary(file, sizes, boundary)
         _write_group(file, "scalars", parameters, {})
         for key, variable in parameters.items():
-            # Values that are filled in later are not known yet, and so no attribute.
-            if not isinstance(variable.values, tuple):
-                file.attrs[key] = variable.values
+            file.attrs[key] = variable.values
         for rank, fields in enumerate(ranks):
             _write_group(file, f"t{rank}_fields", fields, sizes)
 
@@ -155,7 +153,11 @@ def _write_group(file: h5py.File, name: str, variables: Mapping[str, Variable], 
     group.attrs["field_names"] = _names(list(variables))
     for key, variable in variables.items():
         if isinstance(variable.values, tuple):
-            stored = group.create_dataset(key, shape=variable.values, dtype=np.float32)
+            # Space is given at once, so that filling it in changes nothing but the values.
+            creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            stored = group.create_dataset(key, shape=variable.values, dtype=np.float32, dcpl=creation)
         else:
             stored = group.create_dataset(key, data=np.asarray(variable.values, np.float32))
         stored.attrs["sample_varying"] = variable.sample_varying

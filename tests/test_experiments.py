@@ -1,0 +1,59 @@
+"""Every shipped configuration builds, and every experiment runs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from morph.data.adapter import DatasetAdapter
+from morph.model.morph import Morph
+from tests.conftest import ROOT, run_module
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
+DATASETS = sorted(path.stem for path in (ROOT / "conf" / "dataset").glob("*.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_trains_validates_and_saves(suite_root: Path, tmp_path: Path, experiment: str) -> None:
+    """One epoch of two steps on the tiny suite, with a small model where the experiment's would take minutes."""
+    done = run_module(
+        "morph.train", f"+experiment={experiment}", "model=nano", "model.dim=64", "model.depth=1", "level=tiny",
+        f"data_dir={suite_root}", f"run_dir={tmp_path}", "mixture.steps_per_epoch=2", "trainer.max_epochs=1",
+        "loader.validation_windows=2", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
+    assert "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_built_from_its_yaml_and_from_its_own_description(name: str) -> None:
+    with torch.device("meta"):
+        model = instantiate(OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml"))
+        again = Morph.from_config(model.config)
+    assert model.config == again.config
+    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in again.state_dict().items()}
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_opens_and_reads(suite_root: Path, name: str, split: str) -> None:
+    config = OmegaConf.load(ROOT / "conf" / "dataset" / f"{name}.yaml")
+    options = {"data_dir": str(suite_root), "level": "tiny", "suite_seed": 0}
+    config = OmegaConf.merge(options, config)
+    assert config.batch_size > 0
+    adapter = instantiate({k: v for k, v in config.items() if k in ("_target_", "path", "fields")}, split=split)
+    assert isinstance(adapter, DatasetAdapter)
+    spec = adapter.spec
+    assert spec.name == name
+    assert len(spec.axes) == int(name[-2])
+    frames = adapter.read(len(adapter) - 1, spec.num_steps - 2, spec.num_steps)
+    assert frames.shape == (2, spec.num_fields, spec.num_components, *spec.spatial_shape)
+    assert adapter.statistics is not None
+    # The increment scale of the training split is that of the frames, up to the spread between trajectories.
+    assert (adapter.statistics.rms_increment > 0).all()
+    assert set(adapter.parameters(0)) == set(spec.parameters) != set()

@@ -1,0 +1,47 @@
+"""What the README shows works: its Python is run, its options and files exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, run_module
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_its_commands_and_snippets_run(suite_root: Path, tmp_path: Path) -> None:
+    """The Python snippets on a run named as there, made small."""
+    train = run_module(
+        "morph.train", "+experiment=demo", "level=tiny", f"data_dir={suite_root}", "mixture.steps_per_epoch=2",
+        "trainer.max_epochs=1", "loader.validation_windows=2", cwd=tmp_path,
+    )  # fmt: skip
+    assert train.returncode == 0, train.stderr
+    commands = [
+        line.split("#")[0].split()[2:] for line in README.splitlines() if line.startswith("python -m morph.evaluate")
+    ]
+    assert len(commands) == 2
+    for command in [*commands, ["morph.evaluate", "checkpoint=runs/demo", "run_dir=runs/demo"]]:
+        done = run_module(*command, "one_step_windows=4", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(snippets) == 2
+    for i, snippet in enumerate(snippets):
+        (tmp_path / f"snippet{i}.py").write_text(snippet)
+        done = run_module(f"snippet{i}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "torch.Size([1, 2, 1, 1, 48, 60])" in done.stdout
+
+
+def test_its_training_commands_compose(tmp_path: Path) -> None:
+    commands = [line.split("#")[0].split() for line in README.splitlines() if line.startswith("python -m morph.train")]
+    assert len(commands) == 4
+    for command in commands:
+        done = run_module(*command[2:], "--cfg", "job", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
+def test_its_links_exist() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
