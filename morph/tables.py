@@ -51,7 +51,9 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
 
 
 def _number(value: float | None) -> str:
-    return "inf" if value is None else f"{value:.3f}" if value >= 0.1 else f"{value:.4f}"
+    if value is None:
+        return "inf"
+    return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 1000 else f"{value:.1e}"
 
 
 def _ratio(value: float | None) -> str:

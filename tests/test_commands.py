@@ -13,7 +13,14 @@ import yaml
 
 from tests.conftest import run_module
 
-FAST = ("model=nano", "model.dim=32", "model.depth=1", "mixture.steps_per_epoch=4", "trainer.max_epochs=2")
+FAST = (
+    "model=nano",
+    "model.dim=32",
+    "model.depth=1",
+    "mixture.steps_per_epoch=4",
+    "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=1",
+)
 
 
 @pytest.fixture(scope="module")

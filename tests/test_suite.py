@@ -39,7 +39,7 @@ def data_file(folder: Path, name: str, split: str) -> Path:
 def read(folder: Path, name: str, split: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     with h5py.File(data_file(folder, name, split)) as file:
         fields = {key: file[group][key][()] for group in ("t0_fields", "t1_fields") for key in file[group]}
-        return fields, {key: file["scalars"][key][()] for key in file["scalars"]}
+        return fields, {key: file["scalars"][key][()] for key in find_system(name).parameters}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

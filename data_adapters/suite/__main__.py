@@ -96,10 +96,11 @@ def _generate(options: _Options, console: Console) -> None:
     workers = min(4, os.cpu_count() or 1)
     columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
+        ThreadPoolExecutor(1) as compiler,
         ThreadPoolExecutor(workers) as pool,
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
     ):
-        programs = {chosen.name: pool.submit(compile_program, chosen, options.level) for chosen in missing}
+        programs = {chosen.name: compiler.submit(compile_program, chosen, options.level) for chosen in missing}
         try:
             for chosen in options.systems:
                 start, target = perf_counter(), options.target(chosen)
