@@ -19,19 +19,20 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
     rollout = ahead == "rollout"
     what = "Rollout, mean over lead times" if rollout else "One step ahead"
     table = Table(
-        title=f"{what} (ratio below 1: better than persistence and extrapolation)",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        title=f"{what}; ratio: VRMSE over the better naive forecast's",
         title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
     )
-    table.add_column("data set")
+    table.add_column("data set", no_wrap=True)
     for metric in ("VRMSE", "NRMSE"):
-        for name in (metric, "persist.", "extrap."):
+        for name in (metric, "persist", "extrap"):
             table.add_column(name, justify="right")
         if metric == "VRMSE":
             table.add_column("ratio", justify="right")
     if rollout:
-        table.add_column("unstable", justify="right")
+        table.add_column("unstable", justify="right", no_wrap=True)
     infix = "rollout_" if rollout else ""
     for dataset, numbers in summaries.items():
         cells = []
@@ -53,7 +54,7 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
 def _number(value: float | None) -> str:
     if value is None:
         return "inf"
-    return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 1000 else f"{value:.1e}"
+    return f"{value:.4f}" if value < 0.1 else f"{value:.3g}" if value < 1000 else f"{value:.0e}"
 
 
 def _ratio(value: float | None) -> str:

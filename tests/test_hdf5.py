@@ -340,7 +340,7 @@ def test_shipped_data_sets_read_the_suite(tmp_path: Path, system: str) -> None:
     assert config.pop("batch_size") == {1: 32, 2: 8, 3: 2}[len(axes)]
     assert config.pop("prepare") == {
         "_target_": "data_adapters.suite.ensure",
-        "system": system,
+        "system_name": system,
         "level": "tiny",
         "seed": 7,
         "out": f"{tmp_path}/suite",
