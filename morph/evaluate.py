@@ -9,13 +9,15 @@ import torch
 import xarray as xr
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TimeElapsedColumn
 
 from morph.baselines import NAIVE
 from morph.checkpoint import find_checkpoint, read_checkpoint, run_of
 from morph.command import command
+from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, open_split, prepare
 from morph.figures import plot_error_growth, plot_overview, plot_rollout, save_figure
+from morph.model.morph import Morph
 from morph.provenance import record, write_text
 from morph.scoring import Scores, score, summarise, work
 from morph.tables import error_table
@@ -26,46 +28,62 @@ def main(config: DictConfig) -> None:
     """Judge every data set, then write metrics.nc, rollout.nc, summary.json and the figures, and print the tables."""
     path = find_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(path)
-    options = {key: config[key] if config[key] is not None else checkpoint.options[key] for key in checkpoint.options}
-    datasets = find_datasets(config.data or list(checkpoint.specs), options)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    model = checkpoint.build().to(device)
     folder = Path(config.run_dir or run_of(path) / "evaluation")
-    record(folder, config, "evaluate")
-
-    scores: dict[str, Scores] = {}
-    console = Console()
-    for config_of_dataset in datasets.values():
-        prepare(config_of_dataset)
-    adapters = {name: open_split(dataset, config.split) for name, dataset in datasets.items()}
-    for name, adapter in adapters.items():
+    model = checkpoint.build()
+    options = {key: value if config[key] is None else config[key] for key, value in checkpoint.options.items()}
+    datasets = find_datasets(config.data or list(checkpoint.specs), options)
+    adapters = {}
+    for name, dataset in datasets.items():
+        prepare(dataset)
+        adapters[name] = adapter = open_split(dataset, config.split)
         shape = (checkpoint.context, adapter.spec.num_fields, adapter.spec.num_components)
         model.capacity.admit(f"data set {name!r}", *shape)
-    with Progress(console=console, transient=True) as progress:
+    record(folder, config, "evaluate")
+
+    console = Console()
+    batch_sizes = {name: config.batch_size or dataset.get("batch_size", 1) for name, dataset in datasets.items()}
+    scores = _judge(model, checkpoint.context, adapters, batch_sizes, config, console)
+    summaries = {
+        name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.specs}
+        for name, of_dataset in scores.items()
+    }
+    _write(folder, scores, summaries, config.figures)
+    for ahead in ("one_step", "rollout"):
+        console.print(error_table(summaries, ahead), "", sep="\n")
+    figures = ", figures/" if config.figures else ""
+    console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json{figures}", soft_wrap=True)
+
+
+def _judge(
+    model: Morph,
+    context: int,
+    adapters: dict[str, DatasetAdapter],
+    batch_sizes: dict[str, int],
+    config: DictConfig,
+    console: Console,
+) -> dict[str, Scores]:
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device)
+    scores = {}
+    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True) as progress:
         for name, adapter in adapters.items():
-            total = work(adapter, checkpoint.context, config.steps, config.one_step_windows)
-            task = progress.add_task(name, total=total)
+            task = progress.add_task(name, total=work(adapter, context, config.steps, config.one_step_windows))
             scores[name] = score(
                 {"model": model, **NAIVE},
                 adapter,
-                context=checkpoint.context,
-                batch_size=config.batch_size or datasets[name].get("batch_size", 1),
+                context=context,
+                batch_size=batch_sizes[name],
                 steps=config.steps,
                 one_step_windows=config.one_step_windows,
                 keep=config.keep,
                 device=device,
                 advance=partial(progress.advance, task),
             )
-    summaries: dict[str, dict[str, Any]] = {
-        name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.specs}
-        for name, of_dataset in scores.items()
-    }
-    _write(folder, scores, summaries, config.figures)
-    for ahead in ("one_step", "rollout"):
-        console.print(error_table(summaries, ahead))
-    console.print(
-        f"Results in {folder}: metrics.nc, rollout.nc, summary.json" + (", figures/" if config.figures else "")
-    )
+            if not console.is_terminal:  # a log file shows no bar
+                console.print(f"judged {name}: {len(adapter)} trajectories")
+    return scores
 
 
 def _write(folder: Path, scores: dict[str, Scores], summaries: dict[str, dict[str, Any]], figures: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from morph.data.adapter import DatasetAdapter
@@ -149,37 +149,57 @@ def _rollouts(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Float[np.ndarray, "n S F C D H W"]]]:
     """Errors (forecast, trajectory, lead, F, metric); first unstable lead (forecast, trajectory), `steps` if none; the
     first rollouts."""
-    errors, unstable = [], []
+    errors, onsets = [], []
     kept: dict[str, list[Tensor]] = {"truth": [], "model": []}
     for first in range(0, len(adapter), batch_size):
         trajectories = range(first, min(first + batch_size, len(adapter)))
         frames = np.stack([adapter.read(i, 0, context + steps) for i in trajectories])
         truth = torch.from_numpy(frames).to(device)
-        spread = _spread(truth, known)
-        mine = [i for i in trajectories if i < keep]
-        kept["truth"] += list(truth[: len(mine), context:].cpu())
-        of_batch, unstable_of_batch = [], []
+        mine = max(0, min(keep - first, len(trajectories)))
+        kept["truth"] += list(truth[:mine, context:].cpu())
+        of_batch, onsets_of_batch = [], []
         for name, forecast in forecasts.items():
-            of_forecast, states = [], []
-            onset = torch.full((len(trajectories),), steps)
-            for lead, state in enumerate(rollout(forecast, truth[:, :context], steps, known)):
-                target = truth[:, context + lead]
-                of_forecast.append(_errors([state], target, known)[0])
-                rms = of_forecast[-1][..., list(METRICS).index("rmse")]
-                lost = (rms > UNSTABLE * spread.cpu()).any(-1) | ~torch.isfinite(rms).all(-1)
-                onset = torch.where(lost & (onset == steps), lead, onset)
-                if name == "model" and mine:
-                    states.append(state[: len(mine)].cpu())
-                if name == "model":
-                    advance(len(trajectories))
-            of_batch.append(torch.stack(of_forecast, 1))
-            unstable_of_batch.append(onset)
-            if states:
-                kept["model"] += list(torch.stack(states, 1))
+            is_model = name == "model"
+            followed = _follow(
+                forecast, truth, known, context, mine if is_model else 0, advance if is_model else lambda _: None
+            )
+            of_batch.append(followed.errors)
+            onsets_of_batch.append(followed.onset)
+            kept["model"] += list(followed.states)
         errors.append(torch.stack(of_batch))
-        unstable.append(torch.stack(unstable_of_batch))
+        onsets.append(torch.stack(onsets_of_batch))
     stacked = {name: torch.stack(values).numpy() for name, values in kept.items() if values}
-    return torch.cat(errors, 1).numpy(), torch.cat(unstable, 1).numpy(), stacked
+    return torch.cat(errors, 1).numpy(), torch.cat(onsets, 1).numpy(), stacked
+
+
+class _Followed(NamedTuple):
+    errors: Float[Tensor, "B S F metric"]
+    onset: Int[Tensor, "B"]
+    states: list[Tensor]
+
+
+def _follow(
+    forecast: Forecast,
+    truth: Float[Tensor, "B T_and_S F C D H W"],
+    known: Conditions,
+    context: int,
+    keep: int,
+    advance: Callable[[int], None],
+) -> _Followed:
+    """One forecast rolled out against the truth; the states of the first `keep` samples are returned."""
+    size, steps = len(truth), truth.shape[1] - context
+    limit = UNSTABLE * _spread(truth, known).cpu()
+    errors, states = [], []
+    onset = torch.full((size,), steps)
+    for lead, state in enumerate(rollout(forecast, truth[:, :context], steps, known)):
+        errors.append(_errors([state], truth[:, context + lead], known)[0])
+        rms = errors[-1][..., list(METRICS).index("rmse")]
+        lost = ((rms > limit) | ~torch.isfinite(rms)).any(-1)
+        onset = torch.where(lost & (onset == steps), lead, onset)
+        if keep:
+            states.append(state[:keep].cpu())
+        advance(size)
+    return _Followed(torch.stack(errors, 1), onset, list(torch.stack(states, 1)) if states else [])
 
 
 def _errors(states: Iterable[Tensor], target: Tensor, known: Conditions) -> Float[Tensor, "forecast B F metric"]:

@@ -22,6 +22,7 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
         title=f"{what}; ratio: VRMSE over the better naive forecast's",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
         pad_edge=False,
         show_edge=False,
     )
@@ -54,7 +55,7 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
 def _number(value: float | None) -> str:
     if value is None:
         return "inf"
-    return f"{value:.4f}" if value < 0.1 else f"{value:.3g}" if value < 1000 else f"{value:.0e}"
+    return f"{value:.4f}" if value < 0.1 else f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:.0e}"
 
 
 def _ratio(value: float | None) -> str:
