@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 # From nothing to a pretrained model and a judged rollout: minutes on two CPU cores.
 demo: $(VENV)/.demo
 	$(BIN)/python -m data_adapters.suite level=small
-	$(BIN)/python -m morph.train +experiment=demo
-	$(BIN)/python -m morph.evaluate checkpoint=runs/demo run_dir=runs/demo \
+	$(BIN)/python -m morph.train +experiment=demo overwrite=true
+	$(BIN)/python -m morph.evaluate checkpoint=runs/demo run_dir=runs/demo one_step_windows=128 \
 	  data=[cfd1d,dr2d,swe2d,ns2d,mhd3d,cfd3d,dr1d,burgers1d,gs2d,ns3d]
 
 # Every check that a change has to pass.

@@ -161,7 +161,7 @@ def _scale(stored: Any, path: Path, key: str, name: str, source: Source) -> Floa
             f"{'' if key == 'mean' else ', not negative'}, found {table.get(name, 'no entry')!r}; "
             "compute the statistics of the training split again, or remove the file"
         )
-    return values
+    return values if key == "mean" else np.maximum(values, SMALLEST_SCALE)
 
 
 def _source(file: h5py.File, name: str, rank: int, leading: tuple[int, int], sizes: tuple[int, ...]) -> Source:

@@ -1,7 +1,7 @@
 """`morph <command>`: the entry points under one name."""
 
+import runpy
 import sys
-from importlib import import_module
 
 _COMMANDS = {
     "train": "pretrain a model on a mixture of data sets",
@@ -24,8 +24,9 @@ def main() -> None:
         return
     if name not in _COMMANDS:
         sys.exit(f"error: unknown command {name!r}; expected one of {', '.join(_COMMANDS)}")
+    # As `python -m morph.<name>` would: launchers of further processes start those from what is seen here.
     sys.argv = [f"morph {name}", *sys.argv[2:]]
-    import_module(f"morph.{name}").main()
+    runpy.run_module(f"morph.{name}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

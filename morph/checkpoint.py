@@ -23,6 +23,7 @@ class Checkpoint(NamedTuple):
     context: frames of context that the model was trained with.
     specs: the data sets that it was trained on.
     options: data_dir, level and suite_seed of the training run.
+    plan: what decides the order of its batches, see `MixtureDataModule.plan`.
     """
 
     config: Mapping[str, Any]
@@ -30,11 +31,15 @@ class Checkpoint(NamedTuple):
     context: int
     specs: Mapping[str, DatasetSpec]
     options: Mapping[str, Any]
+    plan: Mapping[str, Any]
 
     def build(self) -> Morph:
         """The model, in evaluation mode."""
         model = Morph.from_config(self.config)
-        model.load_state_dict(dict(self.weights))
+        try:
+            model.load_state_dict(dict(self.weights))
+        except RuntimeError as error:
+            raise ValueError(f"checkpoint: its weights do not fit its configuration: {error}") from error
         return model.eval()
 
 
@@ -85,13 +90,17 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"checkpoint: {path} was not written by morph.train; expected its parts morph and state_dict, found {found}"
         )
     about = stored["morph"]
-    return Checkpoint(
-        about["model"],
-        {key.removeprefix("model."): value for key, value in stored["state_dict"].items()},
-        about["context"],
-        {name: DatasetSpec.from_dict(spec) for name, spec in about["datasets"].items()},
-        about["options"],
-    )
+    try:
+        return Checkpoint(
+            about["model"],
+            {key.removeprefix("model."): value for key, value in stored["state_dict"].items()},
+            about["context"],
+            {name: DatasetSpec.from_dict(spec) for name, spec in about["datasets"].items()},
+            about["options"],
+            about["plan"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint: {path} lacks what morph.train writes: {error!r}") from error
 
 
 def load_checkpoint(path: str | Path) -> Morph:

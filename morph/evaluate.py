@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import xarray as xr
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
@@ -16,10 +16,10 @@ from morph.checkpoint import find_checkpoint, read_checkpoint, run_of
 from morph.command import command
 from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, open_split, prepare
-from morph.figures import plot_error_growth, plot_overview, plot_rollout, save_figure
+from morph.figures import plot_error_growth, plot_overview, plot_rollout, png
 from morph.model.morph import Morph
-from morph.provenance import record, write_text
-from morph.scoring import Scores, score, summarise, work
+from morph.provenance import record, write_whole
+from morph.scoring import Scores, check_lengths, score, summarise, work
 from morph.tables import error_table
 
 
@@ -38,10 +38,17 @@ def main(config: DictConfig) -> None:
         adapters[name] = adapter = open_split(dataset, config.split)
         shape = (checkpoint.context, adapter.spec.num_fields, adapter.spec.num_components)
         model.capacity.admit(f"data set {name!r}", *shape)
-    record(folder, config, "evaluate")
+    batch_sizes = {
+        name: dataset.get("batch_size", 1) if config.batch_size is None else config.batch_size
+        for name, dataset in datasets.items()
+    }
+    for name, adapter in adapters.items():
+        check_lengths(adapter, checkpoint.context, config.steps, config.one_step_windows, batch_sizes[name])
+    effective = {**options, "datasets": datasets, "checkpoint": str(path), "run_dir": str(folder)}
+    plain: Any = OmegaConf.to_container(config)
+    record(folder, DictConfig({**plain, **effective}), "evaluate")
 
     console = Console()
-    batch_sizes = {name: config.batch_size or dataset.get("batch_size", 1) for name, dataset in datasets.items()}
     scores = _judge(model, checkpoint.context, adapters, batch_sizes, config, console)
     summaries = {
         name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.specs}
@@ -62,9 +69,7 @@ def _judge(
     config: DictConfig,
     console: Console,
 ) -> dict[str, Scores]:
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(config.device)
     model = model.to(device)
     scores = {}
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True) as progress:
@@ -86,29 +91,36 @@ def _judge(
     return scores
 
 
+def _device(wanted: str) -> str:
+    has_gpu = torch.cuda.is_available()
+    if wanted not in ("auto", "cpu", "cuda") or (wanted == "cuda" and not has_gpu):
+        found = "cpu and cuda" if has_gpu else "cpu alone"
+        raise ValueError(f"device: expected auto, cpu or cuda, of which this machine has {found}; found {wanted!r}")
+    return "cuda" if wanted == "cuda" or (wanted == "auto" and has_gpu) else "cpu"
+
+
 def _write(folder: Path, scores: dict[str, Scores], summaries: dict[str, dict[str, Any]], figures: bool) -> None:
-    _write_netcdf({name: of_dataset.metrics for name, of_dataset in scores.items()}, folder / "metrics.nc")
-    _write_netcdf({name: of_dataset.rollouts for name, of_dataset in scores.items()}, folder / "rollout.nc")
-    write_text(folder / "summary.json", json.dumps(summaries, indent=2, allow_nan=False) + "\n")
-    if not figures:
-        return
-    (folder / "figures").mkdir(exist_ok=True)
-    save_figure(plot_overview(summaries), folder / "figures" / "overview.png")
-    for name, (metrics, rollouts) in scores.items():
-        save_figure(plot_error_growth(metrics), folder / "figures" / f"{name}_error.png")
-        if rollouts.data_vars:
-            save_figure(plot_rollout(rollouts), folder / "figures" / f"{name}_rollout.png")
+    """Everything is made in memory first: HDF5 cannot be stopped in the middle of a file that finds the disk full."""
+    files: dict[str, str | bytes | memoryview] = {
+        "metrics.nc": _netcdf({name: of_dataset.metrics for name, of_dataset in scores.items()}),
+        "rollout.nc": _netcdf({name: of_dataset.rollouts for name, of_dataset in scores.items()}),
+        "summary.json": json.dumps(summaries, indent=2, allow_nan=False) + "\n",
+    }
+    if figures:
+        (folder / "figures").mkdir(exist_ok=True)
+        files["figures/overview.png"] = png(plot_overview(summaries))
+        for name, (metrics, rollouts) in scores.items():
+            files[f"figures/{name}_error.png"] = png(plot_error_growth(metrics))
+            if rollouts.data_vars:
+                files[f"figures/{name}_rollout.png"] = png(plot_rollout(rollouts))
+    for name, content in files.items():
+        write_whole(folder / name, content)
 
 
-def _write_netcdf(datasets: dict[str, xr.Dataset], path: Path) -> None:
-    """One group per data set: `xarray.open_dataset(path, group=name)`; whole or not at all."""
-    partial = path.with_name(f".{path.name}")
-    try:
-        tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in datasets.items()})
-        tree.to_netcdf(partial, engine="h5netcdf")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _netcdf(datasets: dict[str, xr.Dataset]) -> memoryview:
+    """A file with one group per data set: `xarray.open_dataset(path, group=name)`."""
+    tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in datasets.items()})
+    return tree.to_netcdf(engine="h5netcdf")
 
 
 if __name__ == "__main__":

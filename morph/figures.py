@@ -1,27 +1,24 @@
 """Pictures of forecasts: truth, prediction and error side by side, and error over lead time."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-__all__ = ["plot_error_growth", "plot_overview", "plot_rollout", "save_figure"]
+__all__ = ["plot_error_growth", "plot_overview", "plot_rollout", "png"]
 
 _COLOURS = {"model": "#0072B2", "persistence": "#999999", "extrapolation": "#D55E00"}
 _FRAMES = 5
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG whole or not at all."""
-    partial = path.with_name(f".{path.name}")
-    try:
-        figure.savefig(partial, format="png", dpi=110)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG file's content."""
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return content.getvalue()
 
 
 def plot_rollout(rollouts: xr.Dataset, trajectory: int = 0) -> Figure:
@@ -106,7 +103,10 @@ def _frames(chosen: xr.Dataset, axes: list[str], where: str) -> Figure:
 
 
 def plot_error_growth(metrics: xr.Dataset, metric: str = "vrmse") -> Figure:
-    """Error over lead time, mean over fields: the line is the mean over trajectories, the band their range."""
+    """Error over lead time, mean over fields: the line is the mean over trajectories, the band their range.
+
+    A line ends where a first trajectory is no longer finite, rather than go on with those that are left.
+    """
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     ax = figure.subplots()
     errors = metrics.rollout.sel(metric=metric).mean("field")
@@ -114,8 +114,8 @@ def plot_error_growth(metrics: xr.Dataset, metric: str = "vrmse") -> Figure:
     for name in metrics.forecast.values:
         of_forecast = errors.sel(forecast=name)
         colour = _COLOURS.get(str(name))
-        ax.plot(metrics.lead_time, of_forecast.mean("trajectory"), label=str(name), color=colour)
-        low, high = of_forecast.min("trajectory"), of_forecast.max("trajectory")
+        ax.plot(metrics.lead_time, of_forecast.mean("trajectory", skipna=False), label=str(name), color=colour)
+        low, high = (of_forecast.reduce(f, "trajectory") for f in (np.min, np.max))
         ax.fill_between(metrics.lead_time, low, high, color=colour, alpha=0.15, linewidth=0)
     if bool((errors > 0).any()):
         ax.set_yscale("log")

@@ -61,7 +61,7 @@ class Forecaster(LightningModule):
         optimizer: Called with the parameter groups.
         schedule: Called with (optimizer, total_steps); None keeps the rate constant.
         weight_decay: Of matrices and kernels; biases, norms, positions and queries do not decay.
-        seed: Of dropout.  Each step has its own generator state: a resumed run draws what an uninterrupted one does.
+        seed: Of dropout.  Each batch has its own generator state: a resumed run draws what an uninterrupted one does.
 
     Raises:
         NonFiniteError: In a step; names the data set, the windows and the step.
@@ -95,8 +95,9 @@ class Forecaster(LightningModule):
             self.model.capacity.admit(f"data set {name!r}", *shape)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout from the step and the rank."""
-        torch.manual_seed(((self.seed * 1_000_003 + self.global_step) * 65_537 + self.global_rank) % 2**63)
+        """Seed dropout from the batch's number in the run and the rank."""
+        step = self.current_epoch * self._data.steps_per_epoch + batch_idx
+        torch.manual_seed(((self.seed * 1_000_003 + step) * 65_537 + self.global_rank) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -134,6 +135,8 @@ class Forecaster(LightningModule):
         table = torch.stack([self._scores.get(name, none) for name in names])
         if self.trainer.world_size > 1:
             table = self.trainer.strategy.reduce(table, reduce_op="sum")
+        if missing := [name for name, row in zip(names, table, strict=True) if not row[-1]]:
+            raise ValueError(f"validation saw no window of {', '.join(missing)}; raise loader.validation_windows")
         errors = table[:, :-1] / table[:, -1:]
         ratios = errors[:, 0] / errors[:, 1:].min(1).values
         scores = {"val/ratio": ratios.log().mean().exp()}
@@ -171,6 +174,7 @@ class Forecaster(LightningModule):
             "context": data.context,
             "datasets": {name: spec.to_dict() for name, spec in data.specs.items()},
             "options": dict(data.options),
+            "plan": data.plan,
         }
 
 

@@ -112,7 +112,8 @@ class Normalisation:
             variance = context.var((1, 4, 5, 6), unbiased=False)
             std = _over_components(variance, conditions.component_mask).sqrt()
             rms = _over_components(context.square().mean((1, 4, 5, 6)), conditions.component_mask).sqrt()
-            return Scales(mean, _std(std, rms, known), self._increment(context, conditions, std))
+            std = _std(std, rms, known)
+            return Scales(mean, std, self._increment(context, conditions, std))
 
     def _increment(
         self, context: Context, conditions: Conditions, std: Float[Tensor, "B F"] | None = None
@@ -121,9 +122,7 @@ class Normalisation:
         order = 2 if self.base == "linear" else 1
         known = conditions.statistics
         unknown = known.rms_increment.expand(context.shape[0], -1) if known is not None else std
-        assert unknown is not None
-        if known is None:
-            unknown = torch.where(unknown > 0, unknown, 1.0)
+        assert unknown is not None, "normalisation=dataset has statistics"
         if self.kind == "dataset" or context.shape[1] <= order:
             return unknown
         missed = context.diff(n=order, dim=1).square().mean((1, 4, 5, 6))

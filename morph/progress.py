@@ -2,19 +2,13 @@
 
 import sys
 import warnings
-from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.utilities import rank_zero_only
 from rich import get_console
 
-from morph.model.morph import Morph
-
-__all__ = ["RunProgress", "announce", "quiet_warnings"]
+__all__ = ["RunProgress", "quiet_warnings"]
 
 
 def quiet_warnings() -> None:
@@ -25,15 +19,6 @@ def quiet_warnings() -> None:
         "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-@rank_zero_only
-def announce(model: Morph, datasets: Collection[str], run_dir: Path, resume: Path | None) -> None:
-    """Say what is about to be trained, on what, and where the result will be."""
-    count = sum(p.numel() for p in model.parameters())
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    print(f"Training {count / 1e6:.1f} M parameters on {', '.join(datasets)} ({device})")
-    print(f"Results in {run_dir}" + (f", continuing from {resume}" if resume else ""), flush=True)
 
 
 class RunProgress(RichProgressBar):

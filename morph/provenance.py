@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["record", "write_text"]
+__all__ = ["record", "write_whole"]
 
 _PACKAGES = ("morph", "torch", "lightning", "numpy", "h5py", "xarray")
 
@@ -21,18 +21,18 @@ _PACKAGES = ("morph", "torch", "lightning", "numpy", "h5py", "xarray")
 def record(folder: Path, config: DictConfig, name: str) -> None:
     """Write <name>.yaml (the resolved configuration) and <name>.json (revision, versions, hardware, command)."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / f"{name}.yaml", OmegaConf.to_yaml(config, resolve=True))
-    write_text(folder / f"{name}.json", json.dumps(_origin(), indent=2) + "\n")
+    write_whole(folder / f"{name}.yaml", OmegaConf.to_yaml(config, resolve=True))
+    write_whole(folder / f"{name}.json", json.dumps(_origin(), indent=2) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(text)
-        partial.replace(path)
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        unfinished.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def _origin() -> dict[str, Any]:

@@ -16,7 +16,9 @@ from morph.layout import Conditions, DatasetSpec
 from morph.metrics import METRICS
 from morph.rollout import Forecast, rollout
 
-__all__ = ["UNSTABLE", "Scores", "score", "summarise", "work"]
+__all__ = ["UNSTABLE", "Scores", "check_lengths", "score", "summarise", "work"]
+
+_TIME = "unit of time of the data set"
 
 UNSTABLE = 10.0
 """A rollout is unstable from the lead time on at which a field's root mean square error exceeds this many standard
@@ -67,13 +69,7 @@ def score(
         ValueError: The trajectories are too short for a context and `steps`.
     """
     spec = adapter.spec
-    longest = spec.num_steps - context
-    steps = longest if steps is None else steps
-    if not 1 <= steps <= longest:
-        raise ValueError(
-            f"data set {spec.name!r}: its trajectories have {spec.num_steps} frames; after {context} frames of context "
-            f"{max(longest, 0)} remain to compare with, found steps={steps}"
-        )
+    steps = check_lengths(adapter, context, steps, one_step_windows, batch_size)
     windows = Windows(adapter, context)
     known = _to(windows.conditions, device)
     one_step, places = _one_step(forecasts, windows, known, batch_size, one_step_windows, device, advance)
@@ -91,22 +87,43 @@ def score(
         coords={
             "forecast": list(forecasts),
             "trajectory": np.arange(len(adapter)),
-            "lead_time": ("lead_time", lead, {"long_name": "time since the last frame of context"}),
+            "lead_time": ("lead_time", lead, {"long_name": "time since the last frame of context", "units": _TIME}),
             "field": [field.name for field in spec.fields],
             "metric": list(METRICS),
             "unit": ("field", [field.unit or "" for field in spec.fields]),
         },
         attrs={"dataset": spec.name, "context_frames": context, "dt": spec.dt},
     )
-    metrics.rollout.attrs = {
-        "long_name": "error of a rollout from the first frames",
-        "units": "1, or that of the field",
+    definitions = {
+        "metrics": "vrmse, nrmse: without unit, as The Well defines them; rmse, mae: in the unit of the field"
     }
-    metrics.one_step.attrs = {"long_name": "error one step ahead", "units": "1, or that of the field"}
+    metrics.rollout.attrs = {"long_name": "error of a rollout from the first frames", **definitions}
+    metrics.one_step.attrs = {"long_name": "error one step ahead", **definitions}
     metrics.unstable_from.attrs = {
         "long_name": f"lead time from which an error exceeds {UNSTABLE:g} standard deviations of its field, or is NaN"
     }
     return Scores(metrics, _labelled(kept, adapter, context))
+
+
+def check_lengths(
+    adapter: DatasetAdapter, context: int, steps: int | None, one_step_windows: int | None, batch_size: int
+) -> int:
+    """Steps of the rollouts that `score` would make.
+
+    Raises:
+        ValueError: The trajectories are too short, or a number is not positive.
+    """
+    for option, value in (("steps", steps), ("one_step_windows", one_step_windows), ("batch_size", batch_size)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{option}: expected a positive integer, found {value!r}")
+    longest = adapter.spec.num_steps - context
+    steps = longest if steps is None else steps
+    if steps > longest or longest < 1:
+        raise ValueError(
+            f"data set {adapter.spec.name!r}: its trajectories have {adapter.spec.num_steps} frames; after {context} "
+            f"frames of context {max(longest, 0)} remain to compare with, found steps={steps}"
+        )
+    return steps
 
 
 def work(adapter: DatasetAdapter, context: int, steps: int | None, one_step_windows: int | None) -> int:
@@ -154,6 +171,7 @@ def _rollouts(
     for first in range(0, len(adapter), batch_size):
         trajectories = range(first, min(first + batch_size, len(adapter)))
         frames = np.stack([adapter.read(i, 0, context + steps) for i in trajectories])
+        _check_truth(frames, adapter, trajectories)
         truth = torch.from_numpy(frames).to(device)
         mine = max(0, min(keep - first, len(trajectories)))
         kept["truth"] += list(truth[:mine, context:].cpu())
@@ -170,6 +188,17 @@ def _rollouts(
         onsets.append(torch.stack(onsets_of_batch))
     stacked = {name: torch.stack(values).numpy() for name, values in kept.items() if values}
     return torch.cat(errors, 1).numpy(), torch.cat(onsets, 1).numpy(), stacked
+
+
+def _check_truth(frames: np.ndarray, adapter: DatasetAdapter, trajectories: range) -> None:
+    """A fault in the data must not be taken for one of the forecast."""
+    finite = np.isfinite(frames).all((2, 3, 4, 5, 6))
+    if not finite.all():
+        i, frame = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"data set {adapter.spec.name!r}: NaN or infinity in trajectory {trajectories[i]}, frame {frame}; "
+            "forecasts cannot be compared with it"
+        )
 
 
 class _Followed(NamedTuple):
@@ -213,8 +242,11 @@ def _errors(states: Iterable[Tensor], target: Tensor, known: Conditions) -> Floa
 
 
 def _spread(truth: Float[Tensor, "B T F C D H W"], known: Conditions) -> Float[Tensor, "B F"]:
-    variance = truth.var((1, 4, 5, 6))
-    return (variance * known.component_mask).amax(-1).sqrt()
+    """Standard deviation of each field over the trajectory; its magnitude where it is constant up to rounding."""
+    space_and_time = (1, 4, 5, 6)
+    std = (truth.var(space_and_time) * known.component_mask).amax(-1).sqrt()
+    rms = (truth.square().mean(space_and_time) * known.component_mask).amax(-1).sqrt()
+    return torch.where(std > 1e-5 * rms, std, torch.where(rms > 0, rms, torch.inf))
 
 
 def _to(known: Conditions, device: torch.device | str) -> Conditions:
@@ -240,7 +272,10 @@ def _labelled(kept: Mapping[str, np.ndarray], adapter: DatasetAdapter, context: 
         return xr.Dataset(attrs={"dataset": spec.name})
     values = np.stack([kept["truth"], kept["model"]])
     steps = values.shape[2]
-    coordinates = {name: adapter.coordinates[name] for name in spec.axes}
+    coordinates = {
+        name: (name, adapter.coordinates[name], {"long_name": name, "units": "unit of length of the data set"})
+        for name in spec.axes
+    }
     time = adapter.coordinates["time"][context : context + steps]
     return xr.Dataset(
         {
@@ -255,7 +290,7 @@ def _labelled(kept: Mapping[str, np.ndarray], adapter: DatasetAdapter, context: 
         coords={
             "source": ["truth", "model"],
             "trajectory": np.arange(values.shape[1]),
-            "time": ("time", time, {"long_name": "time"}),
+            "time": ("time", time, {"long_name": "time", "units": _TIME}),
             **coordinates,
         },
         attrs={"dataset": spec.name, "context_frames": context, "dt": spec.dt},
@@ -271,7 +306,8 @@ def summarise(metrics: xr.Dataset) -> dict[str, float | int | None]:
     lead times of the rollouts, for VRMSE and NRMSE.
 
     `one_step_vrmse` and `rollout_vrmse` are the model's, `persistence_vrmse` and `persistence_rollout_vrmse` a naive
-    forecast's; `one_step_ratio` and `rollout_ratio` the model's VRMSE over the lowest of the naive forecasts';
+    forecast's; `one_step_ratio` and `rollout_ratio` the model's VRMSE over the lowest of the naive forecasts', with
+    `_to_persistence` over persistence's;
     `unstable` counts the model's rollouts that lost the truth altogether.  A number that is not finite is None.
     """
     naive = [name for name in metrics.forecast.values if name != "model"]
@@ -286,6 +322,7 @@ def summarise(metrics: xr.Dataset) -> dict[str, float | int | None]:
     for ahead, infix in (("one_step", ""), ("rollout", "rollout_")):
         best = min(numbers[f"{name}_{infix}vrmse"] for name in naive)
         numbers[f"{ahead}_ratio"] = numbers[f"{ahead}_vrmse"] / best
+        numbers[f"{ahead}_ratio_to_persistence"] = numbers[f"{ahead}_vrmse"] / numbers[f"persistence_{infix}vrmse"]
     unstable = int(metrics.unstable_from.sel(forecast="model").notnull().sum())
     finite = {key: value if np.isfinite(value) else None for key, value in numbers.items()}
     return {**finite, "unstable": unstable, "trajectories": metrics.sizes["trajectory"]}

@@ -10,7 +10,7 @@ __all__ = ["error_table"]
 
 
 def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table:
-    """Errors of the model, of persistence and of linear extrapolation, and the model's ratio to the better of the two.
+    """Errors of the model, of persistence and of linear extrapolation, and ratios of the model's to theirs.
 
     Args:
         summaries: By data set, see `morph.scoring.summarise`.
@@ -19,7 +19,7 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
     rollout = ahead == "rollout"
     what = "Rollout, mean over lead times" if rollout else "One step ahead"
     table = Table(
-        title=f"{what}; ratio: VRMSE over the better naive forecast's",
+        title=f"{what} (/persist, /better: VRMSE over persistence's, over the better's)",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
@@ -31,7 +31,9 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
         for name in (metric, "persist", "extrap"):
             table.add_column(name, justify="right")
         if metric == "VRMSE":
-            table.add_column("ratio", justify="right")
+            if not rollout:
+                table.add_column("/persist", justify="right")
+            table.add_column("/better", justify="right")
     if rollout:
         table.add_column("unstable", justify="right", no_wrap=True)
     infix = "rollout_" if rollout else ""
@@ -41,6 +43,8 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
             keys = (f"{ahead}_{metric}", f"persistence_{infix}{metric}", f"extrapolation_{infix}{metric}")
             cells += [_number(numbers[key]) for key in keys]
             if metric == "vrmse":
+                if not rollout:
+                    cells.append(_ratio(numbers[f"{ahead}_ratio_to_persistence"]))
                 cells.append(_ratio(numbers[f"{ahead}_ratio"]))
         if rollout:
             unstable = f"{numbers['unstable']}/{numbers['trajectories']}"

@@ -1,22 +1,22 @@
 """`python -m morph.train`: pretrain a model on a mixture of data sets."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from morph.checkpoint import find_checkpoint, read_checkpoint, run_of
+from morph.checkpoint import find_checkpoint
 from morph.command import command
 from morph.data.catalogue import find_datasets
 from morph.data.module import MixtureDataModule
 from morph.forecaster import Forecaster
-from morph.model.morph import Morph
-from morph.progress import announce, quiet_warnings
-from morph.provenance import record
+from morph.progress import quiet_warnings
+from morph.run_folder import RunRecord, check_resume, claim, folder_of
 
-OmegaConf.register_new_resolver("run_of", lambda resume, new: str(run_of(resume)) if resume else new)
+OmegaConf.register_new_resolver("run_folder", folder_of, replace=True)
 
 
 @command("train")
@@ -24,17 +24,23 @@ def main(config: DictConfig) -> None:
     """Build from the configuration, fit, and say where the result is."""
     quiet_warnings()
     seed_everything(config.seed, verbose=False)
-    options = {key: config[key] for key in ("data_dir", "level", "suite_seed")}
-    datasets = find_datasets(config.data, options)
+    run_dir = Path(config.run_dir)
     resume = find_checkpoint(config.resume, prefer="last") if config.resume else None
+    options = {
+        "data_dir": str(Path(config.data_dir).absolute()),
+        "level": config.level,
+        "suite_seed": config.suite_seed,
+    }
+    datasets = find_datasets(config.data, options)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     data = MixtureDataModule(
         datasets,
-        batch_size=instantiate(config.batch_size, _convert_="all"),
+        batch_size=plain["batch_size"],
         seed=config.seed,
         options=options,
-        **instantiate(config.window),
-        **instantiate(config.loader, _convert_="all"),
-        **instantiate(config.mixture, _convert_="all"),
+        **plain["window"],
+        **plain["loader"],
+        **plain["mixture"],
     )
     forecaster = Forecaster(
         instantiate(config.model),
@@ -44,38 +50,21 @@ def main(config: DictConfig) -> None:
         seed=config.seed,
     )
     if resume:
-        _check_architecture(resume, forecaster.model)
-    run_dir = Path(config.run_dir)
-    if not (config.overwrite or config.resume) and (run_dir / "checkpoints").exists():
-        raise ValueError(
-            f"run_dir: {run_dir} already holds a run; continue it with resume={run_dir}, choose another run_dir, "
-            "or replace it with overwrite=true"
-        )
-    record(run_dir, config, "train")
+        check_resume(resume, forecaster.model, data)
+    claim(run_dir, config.overwrite, resume)
+    callbacks = instantiate({k: v for k, v in config.callbacks.items() if k != "in_between" or config.checkpoint_every})
     trainer = instantiate(
         config.trainer,
         precision=_precision(config.trainer.precision),
+        strategy=_strategy(config.trainer.strategy, config.trainer.devices),
         logger=instantiate(config.logger),
-        callbacks=list(instantiate(config.callbacks).values()),
+        callbacks=[*callbacks.values(), RunRecord(run_dir, DictConfig({**plain, "datasets": datasets}), resume)],
     )
-    announce(forecaster.model, datasets, run_dir, resume)
     trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
-    if trainer.interrupted:
+    if trainer.interrupted or trainer.received_sigterm:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
         print(f"Checkpoints in {run_dir / 'checkpoints'}.  Judge them:  python -m morph.evaluate checkpoint={run_dir}")
-
-
-def _check_architecture(resume: Path, model: Morph) -> None:
-    stored = read_checkpoint(resume).config
-    different = [
-        f"{key}={stored.get(key)} (now {value})" for key, value in model.config.items() if stored.get(key) != value
-    ]
-    if different:
-        raise ValueError(
-            f"resume: the model of {resume} was built with other options: {', '.join(different)}; "
-            "resume with the options of that run, which are in its train.yaml and train.json"
-        )
 
 
 def _precision(wanted: str) -> str:
@@ -83,6 +72,11 @@ def _precision(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _strategy(wanted: str, devices: int | str) -> str:
+    """Weights that a batch does not use (time attention at T = 1, queries on an axis of length 1) have no gradient."""
+    return "ddp_find_unused_parameters_true" if wanted in ("auto", "ddp") and devices not in (1, "1") else wanted
 
 
 if __name__ == "__main__":

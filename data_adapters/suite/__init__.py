@@ -13,7 +13,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from data_adapters.suite.stored import check_stored, train_file
-from data_adapters.suite.systems import HELD_OUT, LEVELS, PRETRAINING_MIX, SYSTEMS, check_level, check_seed, find_system
+from data_adapters.suite.systems import (
+    HELD_OUT,
+    LEVELS,
+    PRETRAINING_MIX,
+    SUITE_VERSION,
+    SYSTEMS,
+    check_level,
+    check_seed,
+    find_system,
+)
 
 __all__ = ["HELD_OUT", "LEVELS", "PRETRAINING_MIX", "SYSTEMS", "ensure"]
 
@@ -36,7 +45,7 @@ def ensure(system_name: str, level: str, seed: int = 0, out: str | Path = "data/
     folder = Path(out) / level / name
     if not folder.exists():
         _generate(name, level, seed, Path(out))
-    check_stored(folder, name, level, seed)
+    check_stored(folder, name, level, seed, suite_version=SUITE_VERSION)
     return folder
 
 

@@ -19,7 +19,9 @@ _RULES = ("inverse_size", "proportional", "temperature")
 
 
 def probabilities(
-    num_batches: Mapping[str, int], weights: str | Mapping[str, float] = "inverse_size", temperature: float = 2.0
+    num_batches: Mapping[str, int],
+    weights: str | Mapping[str, float] = "inverse_size",
+    temperature: float | None = None,
 ) -> Float[np.ndarray, "_"]:
     """Probability that a batch comes from each data set.
 
@@ -28,7 +30,7 @@ def probabilities(
         weights: "inverse_size": proportional to max_j B_j / B_k, so that small sets are drawn more often (the published
             rule, arXiv 2509.21670); "proportional": to B_k; "temperature": to B_k^(1 / temperature); or a number per
             data set.
-        temperature: 1 is proportional, infinity uniform.
+        temperature: For weights="temperature": 1 is proportional, infinity uniform, None means 2.
 
     Raises:
         ValueError: The rule is unknown, or explicit weights miss a data set, name another or are not positive.
@@ -39,12 +41,15 @@ def probabilities(
             raise ValueError(
                 f"mixture.weights: expected {', '.join(_RULES)} or a number per data set, found {weights!r}"
             )
-        if temperature <= 0:
-            raise ValueError(f"mixture.temperature: expected a positive number, found {temperature}")
+        if temperature is not None and (weights != "temperature" or temperature <= 0):
+            raise ValueError(
+                f"mixture.temperature: expected a positive number, and mixture.weights=temperature, "
+                f"found {temperature} with mixture.weights={weights}"
+            )
         rule = {
             "inverse_size": counts.max() / counts,
             "proportional": counts,
-            "temperature": counts ** (1 / temperature),
+            "temperature": counts ** (1 / (2.0 if temperature is None else temperature)),
         }
         drawn = rule[weights]
     else:
@@ -78,7 +83,7 @@ class MixtureSampler(Sampler[BatchKey]):
     The plan follows from (seed, epoch) alone.  Every rank draws the whole plan and takes its own windows of each batch:
     no message passes between ranks and no rank reads another's data.  Windows are shuffled in blocks of neighbours, so
     that reads that are near in time are near on disk; the blocks that are open at a time are mixed with each other.
-    A window comes again only after all others of its data set.
+    Inside an epoch a window comes again only after all others of its data set; each epoch shuffles anew.
 
     Args:
         windows: The windows of each data set.

@@ -74,7 +74,7 @@ class MixtureDataModule(LightningDataModule):
         steps_per_epoch: int = 100,
         batch_size: int | Mapping[str, int] | None = None,
         weights: str | Mapping[str, float] = "inverse_size",
-        temperature: float = 2.0,
+        temperature: float | None = None,
         block: int = 8,
         validation_windows: int | None = 64,
         num_workers: int = 0,
@@ -90,6 +90,10 @@ class MixtureDataModule(LightningDataModule):
         self.weights = weights
         self.temperature = temperature
         self.block = block
+        if validation_windows is not None and validation_windows < 1:
+            raise ValueError(
+                f"loader.validation_windows: expected at least 1, or null for all, found {validation_windows}"
+            )
         self.validation_windows = validation_windows
         self.num_workers = num_workers
         self.seed = seed
@@ -104,6 +108,21 @@ class MixtureDataModule(LightningDataModule):
         """Open the training and validation splits."""
         self.train = {name: self._windows(name, "train") for name in self.datasets}
         self.valid = {name: self._windows(name, "valid") for name in self.datasets}
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What decides which windows make the batch of each step; a resumed run must not change it."""
+        return {
+            "data": list(self.datasets),
+            "window.context": self.context,
+            "window.target": self.target,
+            "mixture.steps_per_epoch": self.steps_per_epoch,
+            "mixture.weights": self.weights if isinstance(self.weights, str) else dict(self.weights),
+            "mixture.temperature": self.temperature,
+            "batch_size": self.batch_sizes,
+            "loader.block": self.block,
+            "seed": self.seed,
+        }
 
     @property
     def specs(self) -> dict[str, DatasetSpec]:
@@ -130,7 +149,7 @@ class MixtureDataModule(LightningDataModule):
         return ResumableLoader(WindowBatches(self.valid), sampler, self.num_workers)
 
     def _windows(self, name: str, split: str) -> Windows:
-        return Windows(open_split(self.datasets[name], split), self.context, self.target)
+        return Windows(open_split(self.datasets[name], split), self.context, self.target, name)
 
     def _place(self) -> dict[str, int]:
         if self.trainer is None:

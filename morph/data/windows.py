@@ -20,13 +20,15 @@ class Windows:
         adapter: Where the frames come from.
         context: T.
         target: S.
+        name: What the user calls the data set; None takes the name that its files state.
 
     Raises:
         ValueError: The trajectories are shorter than a window.
     """
 
-    def __init__(self, adapter: DatasetAdapter, context: int, target: int = 1) -> None:
+    def __init__(self, adapter: DatasetAdapter, context: int, target: int = 1, name: str | None = None) -> None:
         spec = adapter.spec
+        self.name = spec.name if name is None else name
         self.adapter = adapter
         self.context = context
         self.target = target
@@ -35,7 +37,7 @@ class Windows:
             raise ValueError(f"a window needs at least 1 context and 1 target frame, found {context} and {target}")
         if self.per_trajectory < 1:
             raise ValueError(
-                f"data set {spec.name!r}: its trajectories have {spec.num_steps} frames, a window of {context} context "
+                f"data set {self.name!r}: its trajectories have {spec.num_steps} frames, a window of {context} context "
                 f"and {target} target frames needs {context + target}; lower window.context or window.target"
             )
         self.conditions = Conditions(torch.from_numpy(spec.component_mask), spec.boundary, adapter.statistics)
@@ -56,6 +58,6 @@ class Windows:
             frames[:, : self.context],
             frames[:, self.context :],
             self.conditions,
-            self.adapter.spec.name,
+            self.name,
             torch.tensor(places),
         )

@@ -1,0 +1,93 @@
+"""The folder of a training run: where it is, what may lie in it already, and what is written about the run."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from morph.checkpoint import read_checkpoint, run_of
+from morph.data.module import MixtureDataModule
+from morph.model.morph import Morph
+from morph.provenance import record
+
+__all__ = ["RunRecord", "check_resume", "claim", "folder_of"]
+
+_RUN_DIR = "MORPH_RUN_DIR"
+_WRITTEN = ("checkpoints", "log", "wandb", "figures", "evaluation")
+_FILES = ("train.yaml", "train.json", "evaluate.yaml", "evaluate.json", "metrics.nc", "rollout.nc", "summary.json")
+
+
+def folder_of(resume: str | None, new: str) -> str:
+    """Where a run writes: a resumed one in its own folder, a new one in `new`, which can hold the time of day.
+
+    The processes that a run starts for its further devices write where its first one does.
+    """
+    if "LOCAL_RANK" in os.environ and _RUN_DIR in os.environ:
+        return os.environ[_RUN_DIR]
+    return str(run_of(resume)) if resume else new
+
+
+@rank_zero_only
+def claim(run_dir: Path, overwrite: bool, resume: Path | None) -> None:
+    """Make sure that a run does not mix with another one in its folder.
+
+    Raises:
+        ValueError: It holds a run, and neither `resume` nor `overwrite` was given.
+    """
+    os.environ[_RUN_DIR] = str(run_dir)
+    if resume or not (run_dir / "checkpoints").exists():
+        return
+    if not overwrite:
+        raise ValueError(
+            f"run_dir: {run_dir} already holds a run; continue it with resume={run_dir}, choose another run_dir, "
+            "or replace it with overwrite=true"
+        )
+    for name in _WRITTEN:
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+    for name in _FILES:
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def check_resume(resume: Path, model: Morph, data: MixtureDataModule) -> None:
+    """A resumed run must be the same run.
+
+    Raises:
+        ValueError: An option that decides the architecture or the order of the batches differs.
+    """
+    stored = read_checkpoint(resume)
+    different = _differences(stored.config, model.config, "model.") + _differences(stored.plan, data.plan, "")
+    if different:
+        raise ValueError(
+            f"resume: {resume} belongs to a run with other options: {'; '.join(different)}.  Give the options of that "
+            f"run, which are in {run_of(resume)}/train.yaml and train.json"
+        )
+
+
+def _differences(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
+    return [f"{prefix}{key}={stored.get(key)}, now {value}" for key, value in now.items() if stored.get(key) != value]
+
+
+class RunRecord(Callback):
+    """Once everything is built and open: says what is trained, and writes the configuration and its origin down."""
+
+    def __init__(self, run_dir: Path, config: DictConfig, resume: Path | None) -> None:
+        self.run_dir = run_dir
+        self.config = config
+        self.resume = resume
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write and say."""
+        count = sum(p.numel() for p in pl_module.parameters())
+        device = (
+            torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+        )
+        print(f"Training {count / 1e6:.1f} M parameters on {', '.join(self.config.datasets)} ({device})")
+        print(f"Results in {self.run_dir}" + (f", continuing from {self.resume}" if self.resume else ""), flush=True)
+        record(self.run_dir, self.config, "train")
