@@ -46,7 +46,7 @@ def main(config: DictConfig) -> None:
         check_lengths(adapter, checkpoint.context, config.steps, config.one_step_windows, batch_sizes[name])
     effective = {**options, "datasets": datasets, "checkpoint": str(path), "run_dir": str(folder)}
     plain: Any = OmegaConf.to_container(config)
-    record(folder, DictConfig({**plain, **effective}), "evaluate")
+    record(folder, DictConfig(plain | effective), "evaluate")
 
     console = Console()
     scores = _judge(model, checkpoint.context, adapters, batch_sizes, config, console)

@@ -105,7 +105,7 @@ class Forecaster(LightningModule):
         loss = forecast_loss(prediction, batch, self.model.unit_of_error(batch.context, batch.conditions))
         if not torch.isfinite(loss):
             raise NonFiniteError(_where(batch, f"training step {self.global_step}", "loss"))
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.context))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.context), sync_dist=True)
         return loss
 
     def _unrolled(self, batch: Batch) -> Iterable[Tensor]:
@@ -142,7 +142,7 @@ class Forecaster(LightningModule):
         scores = {"val/ratio": ratios.log().mean().exp()}
         for name, error, ratio in zip(names, errors[:, 0], ratios, strict=True):
             scores |= {f"val/vrmse/{name}": error, f"val/ratio/{name}": ratio}
-        self.log_dict({key: value.float() for key, value in scores.items()})
+        self.log_dict({key: value.float() for key, value in scores.items()}, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule by step."""

@@ -41,7 +41,7 @@ def claim(run_dir: Path, overwrite: bool, resume: Path | None) -> None:
         ValueError: It holds a run, and neither `resume` nor `overwrite` was given.
     """
     os.environ[_RUN_DIR] = str(run_dir)
-    if resume or not (run_dir / "checkpoints").exists():
+    if resume or not any((run_dir / "checkpoints").glob("*.ckpt")):
         return
     if not overwrite:
         raise ValueError(

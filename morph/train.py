@@ -52,7 +52,9 @@ def main(config: DictConfig) -> None:
     if resume:
         check_resume(resume, forecaster.model, data)
     claim(run_dir, config.overwrite, resume)
-    callbacks = instantiate({k: v for k, v in config.callbacks.items() if k != "in_between" or config.checkpoint_every})
+    callbacks = instantiate(
+        {k: v for k, v in plain["callbacks"].items() if k != "in_between" or config.checkpoint_every}
+    )
     trainer = instantiate(
         config.trainer,
         precision=_precision(config.trainer.precision),
