@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from tests.conftest import run_module
+from tests.conftest import ROOT, run_module
 
 FAST = (
     "model=nano",
@@ -244,20 +247,21 @@ def test_a_full_disk_leaves_nothing_half_written(
 
 
 @pytest.mark.slow
-def test_a_stopped_run_resumes_from_the_command_line(suite_root: Path, tmp_path: Path) -> None:
-    """Three of eight steps, which is inside the first epoch, then the rest: the scores of a run without the stop."""
-    options = ("data=[cfd1d,dr2d]", *FAST, "schedule=null", "checkpoint_every=3")
-    run_dir = tmp_path / "run"
-    for arguments in (
-        (f"run_dir={tmp_path}/whole",),
-        (f"run_dir={run_dir}", "+trainer.max_steps=3", "loader.num_workers=1"),
-        (f"resume={run_dir}",),
-    ):
-        done = train(suite_root, *options, *arguments)
-        assert done.returncode == 0, done.stderr
-    rest = losses(run_dir, version=1)
-    assert len(rest) == len(set(rest))
-    assert rest[-1] == losses(tmp_path / "whole")[-1]
+def test_a_killed_run_resumes_from_the_command_line(suite_root: Path, tmp_path: Path) -> None:
+    """Killed once it has a checkpoint, which is inside an epoch; then the scores of a run that was not."""
+    options = ("data=[cfd1d,dr2d]", *FAST, "mixture.steps_per_epoch=60", "checkpoint_every=7", "loader.num_workers=1")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = train(suite_root, *options, f"run_dir={whole}")
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", *train_options(suite_root), *options, f"run_dir={cut}"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (cut / "checkpoints" / "last.ckpt").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    rest = train(suite_root, *options, f"resume={cut}")
+    assert rest.returncode == 0, rest.stderr
+    assert losses(cut, version=max(int(p.name[8:]) for p in (cut / "log").iterdir()))[-1] == losses(whole)[-1]
 
 
 @pytest.mark.slow

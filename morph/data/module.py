@@ -108,6 +108,8 @@ class MixtureDataModule(LightningDataModule):
         """Open the training and validation splits."""
         self.train = {name: self._windows(name, "train") for name in self.datasets}
         self.valid = {name: self._windows(name, "valid") for name in self.datasets}
+        counts = {name: -(-len(windows) // self.batch_sizes[name]) for name, windows in self.train.items()}
+        self.probabilities = probabilities(counts, self.weights, self.temperature)
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -131,12 +133,11 @@ class MixtureDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """An epoch of the mixture."""
-        counts = {name: -(-len(windows) // self.batch_sizes[name]) for name, windows in self.train.items()}
         sampler = MixtureSampler(
             self.train,
             batch_sizes=self.batch_sizes,
             steps=self.steps_per_epoch,
-            probabilities=probabilities(counts, self.weights, self.temperature),
+            probabilities=self.probabilities,
             seed=self.seed,
             block=self.block,
             **self._place(),
