@@ -3,12 +3,10 @@
 from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from morph.layout import Conditions, Context, State, Target
+from morph.layout import Conditions, Context, State
 
-__all__ = ["Forecast", "rolled_out", "rollout", "unroll"]
+__all__ = ["Forecast", "rollout", "unroll"]
 
 Forecast = Callable[[Context, Conditions | None], State]
 """A model or a naive forecast: the next frame of a context, in physical units."""
@@ -39,11 +37,3 @@ def rollout(model: Forecast, context: Context, steps: int, conditions: Condition
         if state is None:
             return
         yield state
-
-
-def rolled_out(
-    model: Forecast, context: Context, steps: int, conditions: Conditions | None = None
-) -> Float[Tensor, "B S F C D H W"]:
-    """All states of a rollout in one tensor."""
-    states: Target = torch.stack(list(rollout(model, context, steps, conditions)), 1)
-    return states

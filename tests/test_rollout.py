@@ -4,7 +4,11 @@ import torch
 
 from morph import rollout
 from morph.baselines import NAIVE
-from morph.rollout import rolled_out
+from morph.rollout import Forecast
+
+
+def rolled_out(forecast: Forecast, context: torch.Tensor, steps: int) -> torch.Tensor:
+    return torch.stack(list(rollout(forecast, context, steps)), 1)
 
 
 def test_each_forecast_becomes_the_newest_frame() -> None:
