@@ -132,14 +132,18 @@ class Normalisation:
 
     def normalise(self, context: Context, scales: Scales) -> Context:
         """(context - mean) / std; a filler stays zero."""
-        return (context - scales.mean[:, None, ..., None, None, None]) / scales.std[:, None, :, None, None, None, None]
+        if self.kind == "none":
+            return context
+        return (context - scales.mean[:, None, ..., None, None, None]).div_(scales.std[:, None, :, None, None, None, None])
 
     def denormalise(self, output: State, context: Context, scales: Scales) -> State:
         """The model's output as a physical frame, given the physical context."""
+        if self.predict == "frame" and self.kind == "none":
+            return output
         if self.predict == "frame":
             return output * scales.std[..., None, None, None, None] + scales.mean[..., None, None, None]
         base = persistence(context) if self.base == "persistence" else linear_extrapolation(context)
-        return base + output * scales.increment[..., None, None, None, None]
+        return torch.addcmul(base, output, scales.increment[..., None, None, None, None])
 
     def unit_of_error(self, scales: Scales) -> Float[Tensor, "B F"]:
         """The unit in which the loss counts an error: what the output is multiplied by."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from morph.layout import State
+from morph.model.folding import is_plain
 
 __all__ = ["Decoder"]
 
@@ -33,7 +34,11 @@ class Decoder(nn.Module):
         self, tokens: Float[Tensor, "B d h w E"], num_fields: int, num_components: int, patch: tuple[int, int, int]
     ) -> State:
         rows = num_fields * num_components * math.prod(patch)
-        out = functional.linear(self.norm(tokens), self.linear.weight[:rows], self.linear.bias[:rows])
+        tokens = self.norm(tokens)
+        if is_plain(self.linear):
+            out = functional.linear(tokens, self.linear.weight[:rows], self.linear.bias[:rows])
+        else:
+            out = self.linear(tokens)[..., :rows]
         z, y, x = patch
         return rearrange(
             out, "b d h w (f c z y x) -> b f c (d z) (h y) (w x)", f=num_fields, c=num_components, z=z, y=y, x=x

@@ -10,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from morph.layout import Context, Tokens
+from morph.model.folding import Affine, affine, compose, is_plain
 
 __all__ = ["FieldAttention", "FieldConvolution", "PatchEmbedding", "patch_shape"]
 
 _FIRST_FILTERS = 8
+SLOPE = 0.2  # of LeakyReLU
 
 
 def patch_shape(spatial_shape: Sequence[int], patch_size: int) -> tuple[int, int, int]:
@@ -22,26 +24,12 @@ def patch_shape(spatial_shape: Sequence[int], patch_size: int) -> tuple[int, int
     return d, h, w
 
 
-def _convolve(x: Float[Tensor, "N C D H W"], weight: Float[Tensor, "O C 3 3 3"]) -> Float[Tensor, "N O D H W"]:
-    """3x3x3 convolution with zero padding.
-
-    On an axis of length 1 only the centre tap meets data, so it is sliced out.
-    """
-    present = [axis for axis in (2, 3, 4) if x.shape[axis] > 1] or [4]
-    for axis in (2, 3, 4):
-        if axis not in present:
-            weight = weight.narrow(axis, 1, 1)
-    kernel = weight.reshape(*weight.shape[:2], *(3 for _ in present))
-    convolution = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[len(present)]
-    out = convolution(x.reshape(*x.shape[:2], *(x.shape[axis] for axis in present)), kernel, padding=1)
-    return out.reshape(x.shape[0], -1, *x.shape[2:])
-
-
 class FieldConvolution(nn.Module):
     """Component-wise convolution: each field of each frame on its own, its components as channels.
 
-    A 1x1x1 convolution to 8 channels, then 3x3x3 convolutions with LeakyReLU(0.2), doubling the channels up to
-    `filters`, and one more at that width; no bias anywhere (arXiv 2509.21670, section 3).
+    A 1x1x1 convolution to 8 channels, then 3x3x3 convolutions with LeakyReLU(0.2) between them, doubling the channels up
+    to `filters`, and one more at that width; no bias anywhere (arXiv 2509.21670, section 3).  The LeakyReLU after the
+    last one is left to the caller, who can apply it in place and to data in any order.
 
     Raises:
         ValueError: `filters` is not 8 times a power of two.
@@ -59,13 +47,25 @@ class FieldConvolution(nn.Module):
         self.stack = nn.ModuleList(nn.Conv3d(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths))
 
     def forward(self, x: Float[Tensor, "N C D H W"]) -> Float[Tensor, "N filters D H W"]:
+        if not is_plain(self):
+            x = functional.pad(x, (0, 0) * 3 + (0, self.expand.in_channels - x.shape[1]))
+            x = self.expand(x)
+            for number, layer in enumerate(self.stack):
+                x = layer(functional.leaky_relu(x, SLOPE) if number else x)
+            return x
+        # On an axis of length 1 only the centre tap meets data.
+        present = [axis for axis in (2, 3, 4) if x.shape[axis] > 1] or [4]
+        taps = [slice(None) if axis in present else 1 for axis in (2, 3, 4)]
+        kernels = [layer.get_parameter("weight")[:, :, *taps] for layer in self.stack]
         # Components beyond C are zero, so their columns of the 1x1x1 kernel drop out; the two linear maps are one.
         expand = self.expand.weight[:, : x.shape[1], 0, 0, 0]
-        kernels: list[Tensor] = [layer.get_parameter("weight") for layer in self.stack]
-        kernels[0] = torch.einsum("omdhw,mc->ocdhw", kernels[0], expand)
-        for kernel in kernels:
-            x = functional.leaky_relu(_convolve(x, kernel), 0.2)
-        return x
+        kernels[0] = torch.einsum("om...,mc->oc...", kernels[0], expand)
+        convolve = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[len(present)]
+        shape = x.shape[2:]
+        x = x.reshape(*x.shape[:2], *(x.shape[axis] for axis in present))
+        for number, kernel in enumerate(kernels):
+            x = convolve(functional.leaky_relu(x, SLOPE, inplace=True) if number else x, kernel, padding=1)
+        return x.reshape(*x.shape[:2], *shape)
 
 
 class FieldAttention(nn.Module):
@@ -80,11 +80,38 @@ class FieldAttention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, tokens: Float[Tensor, "N F E"]) -> Float[Tensor, "N E"]:
+        if is_plain(self):
+            return self.of_features(tokens)
+        if tokens.shape[1] == 1:  # the softmax over one field is 1
+            return self.o(self.v(tokens[:, 0]))
         q = rearrange(self.q(self.query), "1 1 (a e) -> a e", a=self.heads)
         k = rearrange(self.k(tokens), "n f (a e) -> n f a e", a=self.heads)
-        v = rearrange(self.v(tokens), "n f (a e) -> n f a e", a=self.heads)
-        weights = ((k * q).sum(-1) * q.shape[-1] ** -0.5).softmax(1)
-        return self.o((weights[..., None] * v).sum(1).flatten(1))
+        return self._gather((k * q).sum(-1) * q.shape[-1] ** -0.5, self.v(tokens))
+
+    def of_features(self, features: Float[Tensor, "N F _"], project: Affine | None = None) -> Float[Tensor, "N E"]:
+        """The result for the tokens project(features), by products of weights; only where `is_plain` holds.
+
+        The query is the same for all tokens, so the scores are a linear map of a token.
+        """
+        value, out = affine(self.v), affine(self.o)
+        if features.shape[1] == 1:
+            if features.shape[0] < value[0].shape[0]:
+                return functional.linear(functional.linear(features[:, 0], *_after(value, project)), *out)
+            return functional.linear(features[:, 0], *_after(compose(out, value), project))
+        q = rearrange(self.q(self.query), "1 1 (a e) -> a 1 e", a=self.heads)
+        q = q * q.shape[-1] ** -0.5
+        weight, bias = (rearrange(part, "(a e) ... -> a e (...)", a=self.heads) for part in affine(self.k))
+        score = (q @ weight).squeeze(1), (q @ bias).flatten()
+        scores, values = (functional.linear(features, *_after(linear, project)) for linear in (score, value))
+        return self._gather(scores, values)
+
+    def _gather(self, scores: Float[Tensor, "N F heads"], values: Float[Tensor, "N F E"]) -> Float[Tensor, "N E"]:
+        values = rearrange(values, "n f (a e) -> n f a e", a=self.heads)
+        return self.o((scores.softmax(1)[..., None] * values).sum(1).flatten(1))
+
+
+def _after(linear: Affine, project: Affine | None) -> Affine:
+    return linear if project is None else compose(linear, project)
 
 
 class PatchEmbedding(nn.Module):
@@ -107,7 +134,18 @@ class PatchEmbedding(nn.Module):
         x = self.convolution(context.flatten(0, 2))
         z, y, w = patch
         x = rearrange(x, "(n f) c (d z) (h y) (w x) -> (n d h w) f (c z y x)", f=fields, z=z, y=y, x=w)
-        weight = self.projection.weight[:, : x.shape[-1]]
-        tokens = self.field_attention(functional.linear(x, weight, self.projection.bias))
+        x = functional.leaky_relu(x, SLOPE, inplace=True)
+        tokens = self._tokens(x)
         d, h, w = (length // extent for length, extent in zip(context.shape[4:], patch, strict=True))
         return tokens.view(size, steps, d, h, w, -1)
+
+    def _tokens(self, features: Float[Tensor, "N F features"]) -> Float[Tensor, "N E"]:
+        count = features.shape[-1]
+        if not is_plain(self.projection):
+            padded = functional.pad(features, (0, self.projection.in_features - count))
+            return self.field_attention(self.projection(padded))
+        project = self.projection.weight[:, :count], self.projection.bias
+        # The product of two weights costs as much as `count` more tokens.
+        if features.shape[:-1].numel() > count and is_plain(self.field_attention):
+            return self.field_attention.of_features(features, project)
+        return self.field_attention(functional.linear(features, *project))

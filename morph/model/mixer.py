@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 import torch.nn.functional as functional
-from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 
 from morph.layout import Tokens
+from morph.model.dropout import Dropout
+from morph.model.folding import affine, compose, is_plain
 
 __all__ = ["AxialAttention", "AxisAttention", "Block", "TokenMixer"]
 
-_TIME, _DEPTH, _HEIGHT, _WIDTH = 1, 2, 3, 4
+_TIME, _SPACE = 1, (2, 3, 4)
+_MOST_SEQUENCES = 2**15  # in one call of fused attention: CUDA kernels number them along a grid axis of 2^16
 
 
 class TokenMixer(Protocol):
@@ -28,13 +31,24 @@ class AxisAttention(nn.Module):
         self.heads = heads
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
 
-    def forward(self, tokens: Tokens, axis: int) -> Tokens:
+    def forward(self, tokens: Tokens, axis: int, last_only: bool = False) -> Tokens:
+        """With `last_only`, only for the last place along the axis, which attends to all of them."""
         if tokens.shape[axis] == 1:  # the softmax over one token is 1
             return self.o(self.v(tokens))
-        tokens = tokens.movedim(axis, -2)
-        q, k, v = (rearrange(f(tokens), "... n (a e) -> ... a n e", a=self.heads) for f in (self.q, self.k, self.v))
-        out = functional.scaled_dot_product_attention(q, k, v)
-        return self.o(rearrange(out, "... a n e -> ... n (a e)")).movedim(-2, axis)
+        asking = tokens.narrow(axis, tokens.shape[axis] - 1, 1) if last_only else tokens
+        mixed = self._attend(self.q(asking), self.k(tokens), self.v(tokens), axis)
+        return self.o(mixed.reshape(asking.shape))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, axis: int) -> Tensor:
+        # All axes behind `axis` count as further heads: so every axis is attended along without moving any data.
+        q, k, v = (
+            x.reshape(x.shape[:axis].numel(), x.shape[axis], -1, x.shape[-1] // self.heads).transpose(1, 2)
+            for x in (q, k, v)
+        )
+        if q.shape[1] <= _MOST_SEQUENCES:
+            return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        parts = zip(*(x.split(_MOST_SEQUENCES, 1) for x in (q, k, v)), strict=True)
+        return torch.cat([functional.scaled_dot_product_attention(*part) for part in parts], 1).transpose(1, 2)
 
 
 class AxialAttention(nn.Module):
@@ -50,10 +64,28 @@ class AxialAttention(nn.Module):
             raise ValueError(f"heads: expected a divisor of dim = {dim}, found {heads}")
         self.time, self.depth, self.height, self.width = (AxisAttention(dim, heads) for _ in range(4))
 
-    def forward(self, tokens: Tokens) -> Tokens:
+    def forward(self, tokens: Tokens, last_only: bool = False) -> Tokens:
+        """With `last_only`, only the last frame's tokens, of shape B 1 d h w E."""
         if tokens.shape[_TIME] > 1:
-            tokens = tokens + self.time(tokens, _TIME)
-        return tokens + self.depth(tokens, _DEPTH) + self.height(tokens, _HEIGHT) + self.width(tokens, _WIDTH)
+            last = tokens[:, -1:] if last_only else tokens
+            tokens = last + self.time(tokens, _TIME, last_only)
+        along = list(zip(_SPACE, (self.depth, self.height, self.width), strict=True))
+        absent = [attention for axis, attention in along if tokens.shape[axis] == 1]
+        mixed = [attention(tokens, axis) for axis, attention in along if tokens.shape[axis] > 1]
+        return sum([*mixed, _along_absent_axes(tokens, absent)], tokens) if absent else sum(mixed, tokens)
+
+
+def _along_absent_axes(tokens: Tokens, attentions: list[AxisAttention]) -> Tokens:
+    """Sum of o(v(tokens)) over the axes that the data does not have: linear maps, which are one.
+
+    Their product costs as much as that many tokens of dimension E.
+    """
+    count, (width, num_tokens) = len(attentions), (tokens.shape[-1], tokens.shape[:-1].numel())
+    if (2 * count - 1) * num_tokens > count * width and is_plain(*attentions):
+        weights, biases = zip(*(compose(affine(a.o), affine(a.v)) for a in attentions), strict=True)
+        return functional.linear(tokens, sum(weights[1:], weights[0]), sum(biases[1:], biases[0]))
+    parts = [attention(tokens, _SPACE[0] if tokens.shape[_SPACE[0]] == 1 else _SPACE[1]) for attention in attentions]
+    return sum(parts[1:], parts[0])
 
 
 class Block(nn.Module):
@@ -67,9 +99,18 @@ class Block(nn.Module):
         self.mixer = mixer(dim=dim, heads=heads)
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(
-            nn.Linear(dim, mlp_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp_dim, dim), nn.Dropout(dropout)
+            nn.Linear(dim, mlp_dim), nn.GELU(), Dropout(dropout), nn.Linear(mlp_dim, dim), Dropout(dropout)
         )
 
-    def forward(self, tokens: Tokens) -> Tokens:
-        tokens = tokens + self.mixer(self.norm_mixer(tokens))
+    def forward(self, tokens: Tokens, last_only: bool = False) -> Tokens:
+        """With `last_only`, only the last frame's tokens, of shape B 1 d h w E."""
+        normed = self.norm_mixer(tokens)
+        if last_only:
+            tokens = tokens[:, -1:]
+            # Other mixers keep the shape, as the protocol says.
+            axial = isinstance(self.mixer, AxialAttention)
+            mixed = self.mixer(normed, last_only=True) if axial else self.mixer(normed)[:, -1:]
+        else:
+            mixed = self.mixer(normed)
+        tokens = tokens + mixed
         return tokens + self.mlp(self.norm_mlp(tokens))

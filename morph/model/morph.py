@@ -147,14 +147,14 @@ class Morph(nn.Module):
         Raises:
             ValueError: More fields, components or frames than the model's capacity.
         """
-        conditions = self._conditions(context, conditions)
+        known, conditions = conditions, self._conditions(context, conditions)
         scales = self.normalisation.scales(context, conditions)
-        tokens = self._mix(context, conditions, scales)
+        tokens = self._mix(context, conditions, scales, last_only=True)
         patch = patch_shape(context.shape[4:], self.patch_size)
         output = self.decoder(tokens[:, -1], *context.shape[2:4], patch)
         d, h, w = context.shape[4:]
         state = self.normalisation.denormalise(output[..., :d, :h, :w], context, scales)
-        return state * conditions.component_mask[..., None, None, None]
+        return state if known is None else state * conditions.component_mask[..., None, None, None]
 
     def encode(self, context: Context, conditions: Conditions | None = None) -> Tokens:
         """The tokens after the last block, for all context frames."""
@@ -166,11 +166,11 @@ class Morph(nn.Module):
         scales = self.normalisation.scales(context, self._conditions(context, conditions))
         return self.normalisation.unit_of_error(scales)
 
-    def _mix(self, context: Context, conditions: Conditions, scales: Scales) -> Tokens:
+    def _mix(self, context: Context, conditions: Conditions, scales: Scales, last_only: bool = False) -> Tokens:
         frames = _pad(self.normalisation.normalise(context, scales), self.patch_size, conditions.boundary)
         tokens = self.positions(self.embedding(frames))
-        for block in self.blocks:
-            tokens = block(tokens)
+        for number, block in enumerate(self.blocks, start=1):
+            tokens = block(tokens, last_only=last_only and number == len(self.blocks))
         return tokens
 
     def _conditions(self, context: Context, conditions: Conditions | None) -> Conditions:

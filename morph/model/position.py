@@ -5,6 +5,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from morph.layout import Tokens
+from morph.model.dropout import Dropout
 
 __all__ = ["LearnedPositions"]
 
@@ -24,7 +25,7 @@ class LearnedPositions(nn.Module):
         self.resample = resample
         # Small, so that an untrained table does not drown the content of the tokens.
         self.table = nn.Parameter(torch.randn(1, max_context, max_patches, dim) * 0.02)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tokens) -> Tokens:
         steps, patches = tokens.shape[1], tokens.shape[2] * tokens.shape[3] * tokens.shape[4]
