@@ -4,7 +4,7 @@ import runpy
 import sys
 
 _COMMANDS = {
-    "train": "pretrain a model on a mixture of data sets",
+    "train": "train a model on a mixture of data sets",
     "evaluate": "roll a checkpoint out on held-out data and measure its errors",
 }
 

@@ -23,7 +23,7 @@ class Checkpoint(NamedTuple):
     context: frames of context that the model was trained with.
     specs: the data sets that it was trained on.
     options: data_dir, level and suite_seed of the training run.
-    plan: what decides the order of its batches, see `MixtureDataModule.plan`.
+    plan: what decides the order of its batches, see `MixtureDataModule.plan`, and which parts it trained.
     """
 
     config: Mapping[str, Any]

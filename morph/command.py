@@ -1,6 +1,7 @@
 """A function of a configuration as a command: Hydra's options, one clear message for what a user can mend."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-__all__ = ["command"]
+__all__ = ["command", "given"]
 
 _CONF = str(Path(__file__).resolve().parent.parent / "conf")
 _TRACEBACK = "MORPH_TRACEBACK"
@@ -33,6 +34,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             # Here and not only around Hydra, which would add a line of its own.
             with _one_message():
                 _check_types(config_name, config)
+                if missing := sorted(OmegaConf.missing_keys(config)):
+                    raise ValueError(f"{missing[0]} is needed: give {missing[0]}=...; --help says what it is")
                 run(config)
 
         compose_and_run = hydra.main(version_base="1.3", config_path=_CONF, config_name=config_name)(checked)
@@ -46,6 +49,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         return main
 
     return decorate
+
+
+def given(group: str) -> list[str]:
+    """What the command line says about a group of options: for "model", such as model=s and model.dim=32."""
+    return [o for o in HydraConfig.get().overrides.task if re.split("[.=@]", o.lstrip("+~"))[0] == group]
 
 
 @contextmanager

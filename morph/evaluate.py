@@ -30,26 +30,27 @@ def main(config: DictConfig) -> None:
     checkpoint = read_checkpoint(path)
     folder = Path(config.run_dir or run_of(path) / "evaluation")
     model = checkpoint.build()
+    context = _context(config.context, checkpoint.context, model)
     options = {key: value if config[key] is None else config[key] for key, value in checkpoint.options.items()}
     datasets = find_datasets(config.data or list(checkpoint.specs), options)
     adapters = {}
     for name, dataset in datasets.items():
         prepare(dataset)
         adapters[name] = adapter = open_split(dataset, config.split)
-        shape = (checkpoint.context, adapter.spec.num_fields, adapter.spec.num_components)
+        shape = (context, adapter.spec.num_fields, adapter.spec.num_components)
         model.capacity.admit(f"data set {name!r}", *shape)
     batch_sizes = {
         name: dataset.get("batch_size", 1) if config.batch_size is None else config.batch_size
         for name, dataset in datasets.items()
     }
     for name, adapter in adapters.items():
-        check_lengths(adapter, checkpoint.context, config.steps, config.one_step_windows, batch_sizes[name])
-    effective = {**options, "datasets": datasets, "checkpoint": str(path), "run_dir": str(folder)}
+        check_lengths(adapter, context, config.steps, config.one_step_windows, batch_sizes[name])
+    effective = {**options, "datasets": datasets, "checkpoint": str(path), "context": context, "run_dir": str(folder)}
     plain: Any = OmegaConf.to_container(config)
     record(folder, DictConfig(plain | effective), "evaluate")
 
     console = Console()
-    scores = _judge(model, checkpoint.context, adapters, batch_sizes, config, console)
+    scores = _judge(model, context, adapters, batch_sizes, config, console)
     summaries = {
         name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.specs}
         for name, of_dataset in scores.items()
@@ -59,6 +60,19 @@ def main(config: DictConfig) -> None:
         console.print(error_table(summaries, ahead), "", sep="\n")
     figures = ", figures/" if config.figures else ""
     console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json{figures}", soft_wrap=True)
+
+
+def _context(wanted: Any, trained: int, model: Morph) -> int:
+    """How many frames the model sees: as in training unless another number is wanted."""
+    most = model.capacity.max_context
+    if wanted is None:
+        return trained
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= most:
+        raise ValueError(
+            f"context: expected 1 to {most}, the frames that the model takes, found {wanted!r}; "
+            "python -m morph.train +experiment=pretrain_ar makes a model of it that takes more"
+        )
+    return wanted
 
 
 def _judge(

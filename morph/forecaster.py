@@ -1,7 +1,7 @@
 """Training under Lightning: loss, validation, optimiser."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from morph import finetune
 from morph.baselines import NAIVE
 from morph.data.module import MixtureDataModule
 from morph.layout import Batch, Target
@@ -62,6 +63,7 @@ class Forecaster(LightningModule):
         schedule: Called with (optimizer, total_steps); None keeps the rate constant.
         weight_decay: Of matrices and kernels; biases, norms, positions and queries do not decay.
         seed: Of dropout.  Each batch has its own generator state: a resumed run draws what an uninterrupted one does.
+        train_only, last_blocks: What is trained, see `morph.finetune.train_only`; None: everything.
 
     Raises:
         NonFiniteError: In a step; names the data set, the windows and the step.
@@ -74,13 +76,20 @@ class Forecaster(LightningModule):
         schedule: Callable[..., LambdaLR] | None = warmup_cosine,
         weight_decay: float = 0.01,
         seed: int = 0,
+        train_only: Sequence[str] | None = None,
+        last_blocks: int | None = None,
     ) -> None:
         super().__init__()
+        if train_only is not None:
+            finetune.train_only(model, train_only, last_blocks)
+        elif last_blocks is not None:
+            raise ValueError("last_blocks has no effect without train_only; name the parts that are trained")
         self.model = model
         self.optimizer = optimizer
         self.schedule = schedule
         self.weight_decay = weight_decay
         self.seed = seed
+        self.trained: dict[str, Any] = {"train_only": train_only, "last_blocks": last_blocks}
         self._scores: dict[str, Tensor] = {}
 
     @property
@@ -89,7 +98,9 @@ class Forecaster(LightningModule):
         return data
 
     def setup(self, stage: str) -> None:
-        """Refuse data sets that exceed the model's capacity."""
+        """Refuse data sets that exceed the model's capacity, and a context that leaves what is trained unused."""
+        if self._data.context == 1 and "time_attention" in (self.trained["train_only"] or ()):
+            raise ValueError("train_only: time_attention has no effect on a context of one frame; raise window.context")
         for name, spec in self._data.specs.items():
             shape = (self._data.context, spec.num_fields, spec.num_components)
             self.model.capacity.admit(f"data set {name!r}", *shape)
@@ -174,7 +185,7 @@ class Forecaster(LightningModule):
             "context": data.context,
             "datasets": {name: spec.to_dict() for name, spec in data.specs.items()},
             "options": dict(data.options),
-            "plan": data.plan,
+            "plan": data.plan | self.trained,
         }
 
 

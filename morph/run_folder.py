@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from morph.checkpoint import read_checkpoint, run_of
 from morph.data.module import MixtureDataModule
-from morph.model.morph import Morph
+from morph.forecaster import Forecaster
 from morph.provenance import record
 
 __all__ = ["RunRecord", "check_resume", "claim", "folder_of"]
@@ -54,14 +54,15 @@ def claim(run_dir: Path, overwrite: bool, resume: Path | None) -> None:
         (run_dir / name).unlink(missing_ok=True)
 
 
-def check_resume(resume: Path, model: Morph, data: MixtureDataModule) -> None:
+def check_resume(resume: Path, forecaster: Forecaster, data: MixtureDataModule) -> None:
     """A resumed run must be the same run.
 
     Raises:
-        ValueError: An option that decides the architecture or the order of the batches differs.
+        ValueError: An option that decides the architecture, what is trained or the order of the batches differs.
     """
     stored = read_checkpoint(resume)
-    different = _differences(stored.config, model.config, "model.") + _differences(stored.plan, data.plan, "")
+    different = _differences(stored.config, forecaster.model.config, "model.")
+    different += _differences(stored.plan, data.plan | forecaster.trained, "")
     if different:
         raise ValueError(
             f"resume: {resume} belongs to a run with other options: {'; '.join(different)}.  Give the options of that "
@@ -85,9 +86,11 @@ class RunRecord(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and say."""
         count = sum(p.numel() for p in pl_module.parameters())
+        trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        share = "" if trained == count else f"{trained / 1e6:.1f} M of "
         device = (
             torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
         )
-        print(f"Training {count / 1e6:.1f} M parameters on {', '.join(self.config.datasets)} ({device})")
+        print(f"Training {share}{count / 1e6:.1f} M parameters on {', '.join(self.config.datasets)} ({device})")
         print(f"Results in {self.run_dir}" + (f", continuing from {self.resume}" if self.resume else ""), flush=True)
         record(self.run_dir, self.config, "train")

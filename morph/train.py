@@ -1,9 +1,8 @@
-"""`python -m morph.train`: pretrain a model on a mixture of data sets."""
+"""`python -m morph.train`: train a model on a mixture of data sets, from scratch or from a checkpoint."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
@@ -13,8 +12,10 @@ from morph.command import command
 from morph.data.catalogue import find_datasets
 from morph.data.module import MixtureDataModule
 from morph.forecaster import Forecaster
+from morph.hardware import precision, strategy
 from morph.progress import quiet_warnings
 from morph.run_folder import RunRecord, check_resume, claim, folder_of
+from morph.start import starting_model
 
 OmegaConf.register_new_resolver("run_folder", folder_of, replace=True)
 
@@ -43,22 +44,27 @@ def main(config: DictConfig) -> None:
         **plain["mixture"],
     )
     forecaster = Forecaster(
-        instantiate(config.model),
+        starting_model(config),
         instantiate(config.optimizer),
         instantiate(config.schedule),
         weight_decay=config.weight_decay,
         seed=config.seed,
+        train_only=plain["train_only"],
+        last_blocks=config.last_blocks,
     )
+    if config.checkpoint is not None:
+        plain["checkpoint"] = str(Path(config.checkpoint).absolute())
+        plain["model"] = forecaster.model.config
     if resume:
-        check_resume(resume, forecaster.model, data)
+        check_resume(resume, forecaster, data)
     claim(run_dir, config.overwrite, resume)
     callbacks = instantiate(
         {k: v for k, v in plain["callbacks"].items() if k != "in_between" or config.checkpoint_every}
     )
     trainer = instantiate(
         config.trainer,
-        precision=_precision(config.trainer.precision),
-        strategy=_strategy(config.trainer.strategy, config.trainer.devices),
+        precision=precision(config.trainer.precision),
+        strategy=strategy(config.trainer.strategy, config.trainer.devices),
         logger=instantiate(config.logger),
         callbacks=[*callbacks.values(), RunRecord(run_dir, DictConfig({**plain, "datasets": datasets}), resume)],
     )
@@ -67,18 +73,6 @@ def main(config: DictConfig) -> None:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
         print(f"Checkpoints in {run_dir / 'checkpoints'}.  Judge them:  python -m morph.evaluate checkpoint={run_dir}")
-
-
-def _precision(wanted: str) -> str:
-    """ "auto" is bfloat16 where the hardware has it, else float32."""
-    if wanted != "auto":
-        return wanted
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
-
-
-def _strategy(wanted: str, devices: int | str) -> str:
-    """Weights that a batch does not use (time attention at T = 1, queries on an axis of length 1) have no gradient."""
-    return "ddp_find_unused_parameters_true" if wanted in ("auto", "ddp") and devices not in (1, "1") else wanted
 
 
 if __name__ == "__main__":

@@ -298,6 +298,11 @@ def test_a_data_set_of_ones_own_trains_under_its_own_name(suite_root: Path, tmp_
     assert recorded["datasets"]["mine"]["path"] == str(path)
 
 
+def test_a_command_that_lacks_an_option_says_which(call: Any, tmp_path: Path) -> None:
+    done = call("morph.evaluate", cwd=tmp_path)
+    assert done.stderr == "error: checkpoint is needed: give checkpoint=...; --help says what it is"
+
+
 def test_help_shows_options_and_examples(call: Any, tmp_path: Path) -> None:
     for module in ("morph.train", "morph.evaluate"):
         shown = call(module, "--help", cwd=tmp_path)

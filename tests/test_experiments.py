@@ -20,13 +20,21 @@ DATASETS = sorted(path.stem for path in (ROOT / "conf" / "dataset").glob("*.yaml
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains_validates_and_saves(suite_root: Path, tmp_path: Path, experiment: str) -> None:
     """One epoch of two steps on the tiny suite, with a small model where the experiment's would take minutes."""
-    done = run_module(
-        "morph.train", f"+experiment={experiment}", "model=nano", "model.dim=64", "model.depth=1", "level=tiny",
-        f"data_dir={suite_root}", f"run_dir={tmp_path}", "mixture.steps_per_epoch=2", "trainer.max_epochs=1",
-        "loader.validation_windows=2", cwd=tmp_path,
+    options = (
+        "level=tiny", f"data_dir={suite_root}", "mixture.steps_per_epoch=2", "trainer.max_epochs=1",
+        "loader.validation_windows=2",
     )  # fmt: skip
+    model = ("model=nano", "model.dim=64", "model.depth=1")
+    if "grow_context: true" in (ROOT / "conf" / "experiment" / f"{experiment}.yaml").read_text():
+        # A second stage: its model is that of a first one, which sees one frame.
+        first = ("data=cfd1d", "window.context=1", "model.capacity.max_context=1", f"run_dir={tmp_path}/first")
+        done = run_module("morph.train", *model, *options, *first, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        model = (f"checkpoint={tmp_path}/first",)
+    run_dir = tmp_path / "run"
+    done = run_module("morph.train", f"+experiment={experiment}", *model, *options, f"run_dir={run_dir}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
+    assert (run_dir / "checkpoints" / "best.ckpt").is_file()
     assert "Warning" not in done.stderr
 
 
