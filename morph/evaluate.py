@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import xarray as xr
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -16,6 +15,7 @@ from morph.checkpoint import find_checkpoint, read_checkpoint, run_of
 from morph.command import command
 from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, open_split, prepare
+from morph.execution import device as choose_device
 from morph.figures import plot_error_growth, plot_overview, plot_rollout, png
 from morph.model.morph import Morph
 from morph.provenance import record, write_whole
@@ -83,7 +83,7 @@ def _judge(
     config: DictConfig,
     console: Console,
 ) -> dict[str, Scores]:
-    device = _device(config.device)
+    device = choose_device(config.device)
     model = model.to(device)
     scores = {}
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True) as progress:
@@ -103,14 +103,6 @@ def _judge(
             if not console.is_terminal:  # a log file shows no bar
                 console.print(f"judged {name}: {len(adapter)} trajectories")
     return scores
-
-
-def _device(wanted: str) -> str:
-    has_gpu = torch.cuda.is_available()
-    if wanted not in ("auto", "cpu", "cuda") or (wanted == "cuda" and not has_gpu):
-        found = "cpu and cuda" if has_gpu else "cpu alone"
-        raise ValueError(f"device: expected auto, cpu or cuda, of which this machine has {found}; found {wanted!r}")
-    return "cuda" if wanted == "cuda" or (wanted == "auto" and has_gpu) else "cpu"
 
 
 def _write(folder: Path, scores: dict[str, Scores], summaries: dict[str, dict[str, Any]], figures: bool) -> None:

@@ -1,16 +1,98 @@
-"""How a model is run, which changes its speed and memory but not its result beyond rounding."""
+"""How a model is run: what changes its speed and memory, but not its result beyond rounding."""
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+import torch.nn.functional as functional
 
 from morph.model.morph import Morph
 
-__all__ = ["ATTENTION", "choose_device", "choose_precision", "prepare"]
+__all__ = ["ATTENTION", "device", "dtype", "precision", "set_execution", "strategy"]
 
 ATTENTION = {
-    "flash": (torch.backends.cuda.enable_flash_sdp, SDPBackend.FLASH_ATTENTION),
-    "efficient": (torch.backends.cuda.enable_mem_efficient_sdp, SDPBackend.EFFICIENT_ATTENTION),
-    "cudnn": (torch.backends.cuda.enable_cudnn_sdp, SDPBackend.CUDNN_ATTENTION),
-    "math": (torch.backends.cuda.enable_math_sdp, SDPBackend.MATH),
+    "flash": torch.backends.cuda.enable_flash_sdp,
+    "efficient": torch.backends.cuda.enable_mem_efficient_sdp,
+    "cudnn": torch.backends.cuda.enable_cudnn_sdp,
+    "math": torch.backends.cuda.enable_math_sdp,
 }
-_COMPILED_SHAPES = 64  # kept; torch gives up compiling after 8, fewer than a mixture's data sets need
+"""Implementations of attention by name, and what allows each of them."""
+
+_DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64": torch.float64}
+_COMPILED_SHAPES = 64  # torch gives up after 8, fewer than the data sets of a mixture need
+
+
+def device(wanted: str) -> str:
+    """ "auto" is the GPU where there is one.
+
+    Raises:
+        ValueError: The device is unknown, or this machine has none such.
+    """
+    has_gpu = torch.cuda.is_available()
+    if wanted not in ("auto", "cpu", "cuda") or (wanted == "cuda" and not has_gpu):
+        found = "cpu and cuda" if has_gpu else "cpu alone"
+        raise ValueError(f"device: expected auto, cpu or cuda, of which this machine has {found}; found {wanted!r}")
+    return "cuda" if wanted == "cuda" or (wanted == "auto" and has_gpu) else "cpu"
+
+
+def precision(wanted: str) -> str:
+    """ "auto" is bfloat16 where the hardware has it, else float32."""
+    if wanted != "auto":
+        return wanted
+    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def dtype(precision: str | int) -> torch.dtype:
+    """What matrix products are computed in.
+
+    Raises:
+        ValueError: No such precision.
+    """
+    found = _DTYPES.get(str(precision).split("-")[0])
+    if found is None:
+        raise ValueError(f"precision: expected 32-true, bf16-mixed, 16-mixed or 64-true, found {precision!r}")
+    return found
+
+
+def strategy(wanted: str, devices: int | str) -> str:
+    """Weights that a batch does not use (time attention at T = 1, queries on an axis of length 1) have no gradient."""
+    return "ddp_find_unused_parameters_true" if wanted in ("auto", "ddp") and devices not in (1, "1") else wanted
+
+
+def set_execution(
+    model: Morph,
+    *,
+    attention: str = "auto",
+    compile: bool = False,
+    activation_checkpointing: bool = False,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Set how the model is run.
+
+    Args:
+        model: Changed in place; its weights and their names are not.
+        attention: Implementation of attention, of the whole process: auto (the fastest one that fits) or one of
+            `ATTENTION`.
+        compile: Compile the embedding and the blocks (torch.compile), once for each shape of data.
+        activation_checkpointing: Keep only the tokens between two blocks, and compute the rest again for the gradient.
+        device, dtype: Where and in what the model will run; an attention that does not exist there is refused.
+
+    Raises:
+        ValueError: The attention is unknown, or does not exist for this device and precision.
+    """
+    if attention != "auto" and attention not in ATTENTION:
+        raise ValueError(f"attention: expected one of auto, {', '.join(ATTENTION)}, found {attention!r}")
+    for name, allow in ATTENTION.items():
+        allow(attention in ("auto", name))
+    probe = torch.zeros(1, 1, 16, 64, device=device, dtype=dtype)
+    try:
+        functional.scaled_dot_product_attention(probe, probe, probe)
+    except RuntimeError as error:
+        for allow in ATTENTION.values():
+            allow(True)
+        kind = str(dtype).removeprefix("torch.")
+        raise ValueError(f"attention={attention} does not exist for {kind} on {device}; leave it at auto") from error
+    model.activation_checkpointing = activation_checkpointing
+    if compile:
+        torch._dynamo.config.recompile_limit = max(_COMPILED_SHAPES, torch._dynamo.config.recompile_limit)
+        # Block by block: all blocks share their code, so that it takes seconds, and not minutes, per shape.
+        for part in (model.embedding, *model.blocks):
+            part.compile(dynamic=False)

@@ -11,8 +11,8 @@ from morph.checkpoint import find_checkpoint
 from morph.command import command
 from morph.data.catalogue import find_datasets
 from morph.data.module import MixtureDataModule
+from morph.execution import device, dtype, precision, set_execution, strategy
 from morph.forecaster import Forecaster
-from morph.hardware import precision, strategy
 from morph.progress import quiet_warnings
 from morph.run_folder import RunRecord, check_resume, claim, folder_of
 from morph.start import starting_model
@@ -57,13 +57,16 @@ def main(config: DictConfig) -> None:
         plain["model"] = forecaster.model.config
     if resume:
         check_resume(resume, forecaster, data)
+    computed_in = precision(config.trainer.precision)
+    where = device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    set_execution(forecaster.model, **plain["execution"], device=where, dtype=dtype(computed_in))
     claim(run_dir, config.overwrite, resume)
     callbacks = instantiate(
         {k: v for k, v in plain["callbacks"].items() if k != "in_between" or config.checkpoint_every}
     )
     trainer = instantiate(
         config.trainer,
-        precision=precision(config.trainer.precision),
+        precision=computed_in,
         strategy=strategy(config.trainer.strategy, config.trainer.devices),
         logger=instantiate(config.logger),
         callbacks=[*callbacks.values(), RunRecord(run_dir, DictConfig({**plain, "datasets": datasets}), resume)],

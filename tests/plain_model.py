@@ -147,7 +147,11 @@ class PlainBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.axial_attn = PlainAxialAttention(config)
         self.mlp = nn.Sequential(
-            PlainLinear(dim, hidden, *lora), nn.GELU(), nn.Dropout(rate), PlainLinear(hidden, dim, *lora), nn.Dropout(rate)
+            PlainLinear(dim, hidden, *lora),
+            nn.GELU(),
+            nn.Dropout(rate),
+            PlainLinear(hidden, dim, *lora),
+            nn.Dropout(rate),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from morph.layout import AXES, Boundary, Conditions, Context, State, Tokens
 from morph.model.decoder import Decoder
@@ -111,6 +112,8 @@ class Morph(nn.Module):
         self.positions = LearnedPositions(dim, size.max_context, size.max_patches, resample_positions, dropout)
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_dim, dropout, mixer) for _ in range(depth))
         self.decoder = Decoder(dim, patch_size, size.max_fields, size.max_components, zero=predict == "increment")
+        # How it is run, not what it is: see morph.execution.
+        self.activation_checkpointing = False
 
     @property
     def config(self) -> dict[str, Any]:
@@ -153,7 +156,7 @@ class Morph(nn.Module):
         patch = patch_shape(context.shape[4:], self.patch_size)
         output = self.decoder(tokens[:, -1], *context.shape[2:4], patch)
         d, h, w = context.shape[4:]
-        state = self.normalisation.denormalise(output[..., :d, :h, :w], context, scales)
+        state = self.normalisation.denormalise(output[..., :d, :h, :w].to(context.dtype), context, scales)
         return state if known is None else state * conditions.component_mask[..., None, None, None]
 
     def encode(self, context: Context, conditions: Conditions | None = None) -> Tokens:
@@ -168,10 +171,15 @@ class Morph(nn.Module):
 
     def _mix(self, context: Context, conditions: Conditions, scales: Scales, last_only: bool = False) -> Tokens:
         frames = _pad(self.normalisation.normalise(context, scales), self.patch_size, conditions.boundary)
-        tokens = self.positions(self.embedding(frames))
+        tokens = self.positions(self._run(self.embedding, frames.to(self.positions.table.dtype)))
         for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, last_only=last_only and number == len(self.blocks))
+            tokens = self._run(block, tokens, last_only=last_only and number == len(self.blocks))
         return tokens
+
+    def _run(self, part: nn.Module, x: Tensor, **options: bool) -> Tensor:
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(part, x, use_reentrant=False, **options)
+        return part(x, **options)
 
     def _conditions(self, context: Context, conditions: Conditions | None) -> Conditions:
         self.capacity.admit("the context", *context.shape[1:4])
