@@ -70,6 +70,8 @@ class Morph(nn.Module):
         resample_positions: See `LearnedPositions`.
         mixer: Called with (dim=, heads=) for each block; returns a `TokenMixer`.
         normalisation, predict, base: See `Normalisation`.
+        filling: What the model sees in components that a field does not have: "zero", or, in published models,
+            "repeat": the field's first one.
 
     Raises:
         ValueError: An option is unknown, or heads do not divide dim.
@@ -92,20 +94,24 @@ class Morph(nn.Module):
         normalisation: str = "context",
         predict: str = "increment",
         base: str = "persistence",
+        filling: str = "zero",
     ) -> None:
         super().__init__()
+        if filling not in ("zero", "repeat"):
+            raise ValueError(f"filling: expected one of zero, repeat, found {filling!r}")
         self.capacity = capacity if isinstance(capacity, Capacity) else Capacity(**capacity)
         self.normalisation = Normalisation(normalisation, predict, base)
         if base == "linear" and self.capacity.max_context < 2:
             raise ValueError("base=linear needs a context of at least 2 frames; raise model.capacity.max_context")
         self.patch_size = patch_size
+        self.filling = filling
         size = self.capacity
         mlp_dim = 4 * dim if mlp_dim is None else mlp_dim
         self._options = {
             "dim": dim, "depth": depth, "heads": heads, "mlp_dim": mlp_dim, "filters": filters,
             "patch_size": patch_size, "field_heads": field_heads, "dropout": dropout,
             "capacity": asdict(size), "resample_positions": resample_positions, "mixer": _describe(mixer),
-            "normalisation": normalisation, "predict": predict, "base": base,
+            "normalisation": normalisation, "predict": predict, "base": base, "filling": filling,
         }  # fmt: skip
         self.embedding = PatchEmbedding(dim, patch_size, filters, field_heads, size.max_components)
         self.positions = LearnedPositions(dim, size.max_context, size.max_patches, resample_positions, dropout)
@@ -167,7 +173,10 @@ class Morph(nn.Module):
         return self.normalisation.unit_of_error(scales)
 
     def _mix(self, context: Context, conditions: Conditions, scales: Scales) -> Tokens:
-        frames = _pad(self.normalisation.normalise(context, scales), self.patch_size, conditions.boundary)
+        frames = self.normalisation.normalise(context, scales)
+        if self.filling == "repeat":
+            frames = frames.where(conditions.component_mask[..., None, None, None], frames[:, :, :, :1])
+        frames = _pad(frames, self.patch_size, conditions.boundary)
         tokens = self.positions(self.embedding(frames))
         for block in self.blocks:
             tokens = block(tokens)
