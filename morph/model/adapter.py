@@ -38,4 +38,6 @@ def merge_adapter(model: Morph) -> Morph:
             plain = layer.get_base_layer()
             assert isinstance(plain, nn.Linear), "the one kind of layer that add_adapter adapts"
             model.set_submodule(name, plain)
+    if hasattr(model, "peft_config"):  # peft's note of what it adapted
+        del model.peft_config
     return model.requires_grad_(True)

@@ -4,20 +4,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any
+from inspect import signature
+from pathlib import Path
+from typing import Any, Self
 
 import torch
+from huggingface_hub import ModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from morph.layout import AXES, Boundary, Conditions, Context, State, Tokens
 from morph.model.decoder import Decoder
 from morph.model.embedding import PatchEmbedding, patch_shape
+from morph.model.folder import fetch, read_folder, write_folder
 from morph.model.mixer import AxialAttention, Block
 from morph.model.position import LearnedPositions
 from morph.normalisation import Normalisation, Scales
 
 __all__ = ["Capacity", "Morph"]
+
+_DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,11 @@ class Capacity:
                 )
 
 
-class Morph(nn.Module):
+class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://arxiv.org/abs/2509.21670"):
     """Convolutional vision transformer for fields in one to three dimensions (arXiv 2509.21670).
 
-    Takes and returns physical units; scales come from the context (see `Normalisation`).
+    Takes and returns physical units; scales come from the context (see `Normalisation`).  `save_pretrained(folder)` and
+    `from_pretrained(folder or name on the Hugging Face hub)` write and read config.json and safetensors.
 
     Args:
         dim: Embedding dimension E.
@@ -128,8 +135,15 @@ class Morph(nn.Module):
         """Inverse of `config`.
 
         Raises:
-            ValueError: The mixer named there is no module of morph.model; nothing else is imported because of a file.
+            ValueError: An option is missing or unknown, or the mixer named there is no module of morph.model; nothing
+                else is imported because of a file.
         """
+        known = set(signature(cls.__init__).parameters) - {"self"}
+        if "mixer" not in config or set(config) - known:
+            raise ValueError(
+                f"the stored configuration is not that of a Morph: expected {', '.join(sorted(known))}; "
+                f"found {', '.join(config)}"
+            )
         options = dict(config)
         mixer = dict(options.pop("mixer"))
         target = mixer.pop("_target_")
@@ -142,6 +156,33 @@ class Morph(nn.Module):
                 "build the model yourself with Morph(mixer=...) and load its weights"
             )
         return cls(mixer=partial(found, **mixer), **options)
+
+    def restore(self, weights: Mapping[str, Tensor]) -> Self:
+        """Take over weights, and turn to evaluation.
+
+        Raises:
+            ValueError: A tensor is missing, unknown or of another shape.
+        """
+        try:
+            self.load_state_dict(dict(weights))
+        except RuntimeError as error:
+            raise ValueError(f"the weights do not fit the configuration: {error}") from error
+        return self.eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        if any(".lora_" in name for name, _ in self.named_parameters()):
+            raise ValueError(
+                "the model carries an adapter, which config.json cannot say; merge it first: merge_adapter"
+            )
+        write_folder(save_directory, self.config, self.state_dict())
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "Morph":
+        # The mixin hands over what it read from config.json as well, changed where the caller asked for it.
+        download = {name: options.pop(name) for name in _DOWNLOAD}
+        folder = Path(model_id) if Path(model_id).is_dir() else fetch(model_id, **download)
+        config, weights = read_folder(folder)
+        return cls.from_config({**config, **options}).restore(weights)
 
     def forward(self, context: Context, conditions: Conditions | None = None) -> State:
         """The next frame, in physical units.

@@ -75,8 +75,7 @@ def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     model = Morph.from_config(reference.config)
     if reference.adapter:
         add_adapter(model, reference.adapter)
-    model.load_state_dict(reference.weights)
-    return model.eval()
+    return model.restore(reference.weights)
 
 
 def read_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Reference:
