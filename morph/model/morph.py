@@ -6,7 +6,7 @@ from functools import partial
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -157,7 +157,7 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
             )
         return cls(mixer=partial(found, **mixer), **options)
 
-    def restore(self, weights: Mapping[str, Tensor]) -> Self:
+    def restore(self, weights: Mapping[str, Tensor]) -> "Morph":
         """Take over weights, and turn to evaluation.
 
         Raises:
