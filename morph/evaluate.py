@@ -31,12 +31,12 @@ def main(config: DictConfig) -> None:
     path = find_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(path)
     folder = Path(config.run_dir or run_of(path) / "evaluation")
+    if not config.data and not checkpoint.specs:
+        raise ValueError(f"data: {path} does not say what it was trained on; give the data, such as data=[cfd1d]")
     checkpoint, normalisation = _normalised(checkpoint, config.normalisation)
     model = checkpoint.build()
     stated = {**_DEFAULTS, **checkpoint.options}
     options = {key: value if config[key] is None else config[key] for key, value in stated.items()}
-    if not config.data and not checkpoint.specs:
-        raise ValueError(f"data: {path} does not say what it was trained on; give the data, such as data=[cfd1d]")
     datasets = find_datasets(config.data or list(checkpoint.specs), options)
     adapters = {}
     for name, dataset in datasets.items():

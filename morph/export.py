@@ -31,7 +31,7 @@ def main(config: DictConfig) -> None:
     merged = ", its adapter merged into the weights" if checkpoint.adapter else ""
     print(f"{path}: {count / 1e6:.2f} M parameters{merged}")
     for file in files:
-        print(f"  {file}  {file.stat().st_size / 1e6:.2f} MB")
+        print(f"  {file}  {file.stat().st_size / 1e3:,.1f} kB")
     print(f'Load it with Morph.from_pretrained("{folder}") or checkpoint={folder}')
 
 
