@@ -113,7 +113,9 @@ def read_checkpoint(path: str | Path, config: Mapping[str, Any] | None = None) -
     try:
         if path.is_dir():
             stored, weights = read_folder(path)
-            read = Checkpoint({"filling": "zero", **stored}, weights, stored.get("capacity", {}).get("max_context", 1))
+            if missing := {"dim", "mixer", "normalisation", "capacity"} - stored.keys():
+                raise ValueError(f"its config.json is not that of a Morph: it lacks {', '.join(sorted(missing))}")
+            read = Checkpoint({"filling": "zero", **stored}, weights, stored["capacity"]["max_context"])
         else:
             contents = _load(path)
             if state := _published_state(contents):
@@ -151,7 +153,7 @@ def _load(path: Path) -> Any:
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         size = path.stat().st_size
-        raise ValueError(f"({size} bytes) is empty, truncated or no checkpoint at all: {reason}") from error
+        raise ValueError(f"it is empty, truncated or no checkpoint at all ({size} bytes): {reason}") from error
 
 
 def _published_state(contents: Any) -> Mapping[str, Tensor] | None:

@@ -171,7 +171,8 @@ def infer_config(state_dict: Mapping[str, Tensor], given: Mapping[str, Any] | No
         sizes = "; ".join(f"{name}: {names.format(*numbers)}" for name, (numbers, _) in _SIZES.items())
         raise ValueError(
             f"{names.format(dim, depth, mlp_dim, filters)} is none of the published sizes ({sizes}); say what the "
-            'shapes do not: load_checkpoint(path, config={"heads": ..., "heads_xa": ...})'
+            'shapes do not: load_checkpoint(path, config={"heads": ..., "heads_xa": ...}), or for a command, once: '
+            'python -m morph.export checkpoint=... out=... "config={heads: ..., heads_xa: ...}"'
         )
     return config
 
