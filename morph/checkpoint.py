@@ -1,50 +1,74 @@
-"""Checkpoints: find, check and load."""
+"""Checkpoints: find, check and load what training runs, exports and the publication left."""
 
 import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from morph.layout import DatasetSpec
+from morph.model.adapter import add_adapter, merge_adapter
+from morph.model.folder import is_model_folder, read_folder
 from morph.model.morph import Morph
+from morph.model.reference import infer_config, read_reference
 
 __all__ = ["Checkpoint", "find_checkpoint", "load_checkpoint", "read_checkpoint", "run_of"]
 
 
+# The state of a schedule can hold losses as NumPy's scalars, which execute nothing.
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+_SCALARS: list[Any] = [
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # as NumPy 1 calls it
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64")),
+]
+
+
 class Checkpoint(NamedTuple):
-    """What a checkpoint says.
+    """What a checkpoint says; an exported or published model says nothing about its training.
 
     config: architecture, see `Morph.config`.
     weights: tensors by name.
-    context: frames of context that the model was trained with.
+    context: frames of context that the model was trained with; of an exported or published model, the most it takes.
     specs: the data sets that it was trained on.
     options: data_dir, level and suite_seed of the training run.
     plan: what decides the order of its batches, see `MixtureDataModule.plan`, and which parts it trained.
+    adapter: low-rank factors beside the weights, see `add_adapter`; empty where there are none.
     """
 
     config: Mapping[str, Any]
     weights: Mapping[str, Tensor]
     context: int
-    specs: Mapping[str, DatasetSpec]
-    options: Mapping[str, Any]
-    plan: Mapping[str, Any]
+    specs: Mapping[str, DatasetSpec] = MappingProxyType({})
+    options: Mapping[str, Any] = MappingProxyType({})
+    plan: Mapping[str, Any] = MappingProxyType({})
+    adapter: Mapping[str, Any] = MappingProxyType({})
 
-    def build(self) -> Morph:
-        """The model, in evaluation mode."""
-        model = Morph.from_config(self.config)
+    @property
+    def expects_normalised_frames(self) -> bool:
+        """Whether it is a published model, whose authors normalise outside of it."""
+        return self.config["normalisation"] == "none" and self.config["filling"] == "repeat"
+
+    def build(self, merge: bool = False) -> Morph:
+        """The model, in evaluation mode; with `merge`, an adapter is folded into the weights."""
         try:
-            model.load_state_dict(dict(self.weights))
-        except RuntimeError as error:
-            raise ValueError(f"checkpoint: its weights do not fit its configuration: {error}") from error
-        return model.eval()
+            model = Morph.from_config(self.config)
+            if self.adapter:
+                add_adapter(model, self.adapter)
+            model.restore(self.weights)
+        except ValueError as error:
+            raise ValueError(f"checkpoint: {error}") from error
+        return merge_adapter(model) if merge and self.adapter else model
 
 
 def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
-    """The checkpoint file that a path means: itself, or the preferred one of a run's folder ("best" or "last").
+    """The checkpoint that a path means: itself, or the preferred one of a run's folder ("best" or "last").
 
     Raises:
         ValueError: There is none.
@@ -53,13 +77,20 @@ def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise ValueError(f"checkpoint: there is nothing at {path}; give a .ckpt file or the folder of a run")
+        raise ValueError(
+            f"checkpoint: there is nothing at {path}; give a .ckpt or .pth file, or the folder of a run or of an export"
+        )
     order = [prefer, "last" if prefer == "best" else "best"]
     for folder in (path / "checkpoints", path):
         for name in order:
             if (folder / f"{name}.ckpt").is_file():
                 return folder / f"{name}.ckpt"
-    raise ValueError(f"checkpoint: the folder {path} holds no checkpoints/best.ckpt or checkpoints/last.ckpt")
+    if is_model_folder(path):
+        return path
+    raise ValueError(
+        f"checkpoint: the folder {path} holds no checkpoints/best.ckpt or checkpoints/last.ckpt, "
+        "nor an export's config.json"
+    )
 
 
 def run_of(checkpoint: str | Path) -> Path:
@@ -69,47 +100,86 @@ def run_of(checkpoint: str | Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of a training run; executes nothing that it contains.
+def read_checkpoint(path: str | Path, config: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Read a checkpoint of a training run, an exported folder or a published file; executes nothing that it contains.
+
+    Args:
+        config: What a published file of an unpublished size does not say, see `infer_config`.
 
     Raises:
-        ValueError: There is no such file, or it is none that morph wrote.
+        ValueError: There is no such file, or it is none of these; names the tensor that does not fit.
     """
     path = find_checkpoint(path)
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        if path.is_dir():
+            stored, weights = read_folder(path)
+            if missing := {"dim", "mixer", "normalisation", "capacity"} - stored.keys():
+                raise ValueError(f"its config.json is not that of a Morph: it lacks {', '.join(sorted(missing))}")
+            read = Checkpoint({"filling": "zero", **stored}, weights, stored["capacity"]["max_context"])
+        else:
+            contents = _load(path)
+            if state := _published_state(contents):
+                full = infer_config(state, config)
+                reference = read_reference(state, full)
+                return Checkpoint(reference.config, reference.weights, full["max_ar"], adapter=reference.adapter)
+            read = _read_run(contents)
+        if config:
+            raise ValueError("it says itself how it is built; config is for published files of unpublished sizes")
+    except ValueError as error:
+        raise ValueError(f"checkpoint: {path}: {error}") from error
+    return read
+
+
+def load_checkpoint(path: str | Path, *, merge: bool = False, config: Mapping[str, Any] | None = None) -> Morph:
+    """The model of a checkpoint, ready to forecast.
+
+    Args:
+        path: A .ckpt file or the folder of a run (its best checkpoint, else its last), the folder of an export
+            (config.json and safetensors), or a published .pth file; one with LoRA factors gives a model with peft's
+            layers.  Published models take and return frames that are normalised already.
+        merge: Fold low-rank factors into the weights that they adapt.
+        config: Of a published file whose size was not published: heads and heads_xa, and what else differs.
+
+    Raises:
+        ValueError: See `read_checkpoint`.
+    """
+    return read_checkpoint(path, config).build(merge)
+
+
+def _load(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        size = path.stat().st_size
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
+        size = path.stat().st_size
+        raise ValueError(f"it is empty, truncated or no checkpoint at all ({size} bytes): {reason}") from error
+
+
+def _published_state(contents: Any) -> Mapping[str, Tensor] | None:
+    """The state dictionary of a published file, bare or beside its optimiser's; None of another file."""
+    state = contents.get("model_state_dict", contents) if isinstance(contents, dict) else None
+    if isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values()):
+        return state
+    return None
+
+
+def _read_run(contents: Any) -> Checkpoint:
+    if not isinstance(contents, dict) or "morph" not in contents or "state_dict" not in contents:
+        found = ", ".join(map(str, list(contents)[:6])) if isinstance(contents, dict) else type(contents).__name__
         raise ValueError(
-            f"checkpoint: {path} ({size} bytes) is empty, truncated or no checkpoint at all: {reason}"
-        ) from error
-    if not isinstance(stored, dict) or "morph" not in stored or "state_dict" not in stored:
-        found = ", ".join(map(str, list(stored)[:6])) if isinstance(stored, dict) else type(stored).__name__
-        raise ValueError(
-            f"checkpoint: {path} was not written by morph.train; expected its parts morph and state_dict, found {found}"
+            "it was not written by morph.train, which leaves morph and state_dict, nor is it a published model's, "
+            f"which has model_state_dict; found {found}"
         )
-    about = stored["morph"]
+    about = contents["morph"]
     try:
         return Checkpoint(
-            about["model"],
-            {key.removeprefix("model."): value for key, value in stored["state_dict"].items()},
+            {"filling": "zero", **about["model"]},  # runs from before there was a choice
+            {key.removeprefix("model."): value for key, value in contents["state_dict"].items()},
             about["context"],
             {name: DatasetSpec.from_dict(spec) for name, spec in about["datasets"].items()},
             about["options"],
             about["plan"],
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"checkpoint: {path} lacks what morph.train writes: {error!r}") from error
-
-
-def load_checkpoint(path: str | Path) -> Morph:
-    """The model of a checkpoint, ready to forecast.
-
-    Args:
-        path: A .ckpt file, or the folder of a run (its best checkpoint, else its last).
-
-    Raises:
-        ValueError: See `read_checkpoint`.
-    """
-    return read_checkpoint(path).build()
+        raise ValueError(f"it lacks what morph.train writes: {error!r}") from error

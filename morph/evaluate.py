@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
 from morph.baselines import NAIVE
-from morph.checkpoint import find_checkpoint, read_checkpoint, run_of
+from morph.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, run_of
 from morph.command import command
 from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, open_split, prepare
@@ -22,6 +22,8 @@ from morph.provenance import record, write_whole
 from morph.scoring import Scores, check_lengths, score, summarise, work
 from morph.tables import error_table
 
+_DEFAULTS = {"data_dir": "data", "level": "small", "suite_seed": 0}  # those of conf/train.yaml
+
 
 @command("evaluate")
 def main(config: DictConfig) -> None:
@@ -29,9 +31,13 @@ def main(config: DictConfig) -> None:
     path = find_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(path)
     folder = Path(config.run_dir or run_of(path) / "evaluation")
+    if not config.data and not checkpoint.specs:
+        raise ValueError(f"data: {path} does not say what it was trained on; give the data, such as data=[cfd1d]")
+    checkpoint, normalisation = _normalised(checkpoint, config.normalisation)
     model = checkpoint.build()
     context = _context(config.context, checkpoint.context, model)
-    options = {key: value if config[key] is None else config[key] for key, value in checkpoint.options.items()}
+    stated = {**_DEFAULTS, **checkpoint.options}
+    options = {key: value if config[key] is None else config[key] for key, value in stated.items()}
     datasets = find_datasets(config.data or list(checkpoint.specs), options)
     adapters = {}
     for name, dataset in datasets.items():
@@ -45,7 +51,14 @@ def main(config: DictConfig) -> None:
     }
     for name, adapter in adapters.items():
         check_lengths(adapter, context, config.steps, config.one_step_windows, batch_sizes[name])
-    effective = {**options, "datasets": datasets, "checkpoint": str(path), "context": context, "run_dir": str(folder)}
+    effective = {
+        **options,
+        "normalisation": normalisation,
+        "datasets": datasets,
+        "checkpoint": str(path),
+        "context": context,
+        "run_dir": str(folder),
+    }
     plain: Any = OmegaConf.to_container(config)
     record(folder, DictConfig(plain | effective), "evaluate")
 
@@ -73,6 +86,15 @@ def _context(wanted: Any, trained: int, model: Morph) -> int:
             "python -m morph.train +experiment=pretrain_ar makes a model of it that takes more"
         )
     return wanted
+
+
+def _normalised(checkpoint: Checkpoint, wanted: str | None) -> tuple[Checkpoint, str]:
+    """The checkpoint with the normalisation to judge it with, and that."""
+    stored = checkpoint.config["normalisation"]
+    kind = wanted or ("context" if checkpoint.expects_normalised_frames else stored)
+    if kind != stored and not wanted:
+        print(f"normalisation={kind}: a published model expects normalised frames")
+    return checkpoint._replace(config={**checkpoint.config, "normalisation": kind}), kind
 
 
 def _judge(

@@ -134,7 +134,9 @@ class Normalisation:
         """(context - mean) / std; a filler stays zero."""
         if self.kind == "none":
             return context
-        return (context - scales.mean[:, None, ..., None, None, None]).div_(scales.std[:, None, :, None, None, None, None])
+        return (context - scales.mean[:, None, ..., None, None, None]).div_(
+            scales.std[:, None, :, None, None, None, None]
+        )
 
     def denormalise(self, output: State, context: Context, scales: Scales) -> State:
         """The model's output as a physical frame, given the physical context."""

@@ -58,9 +58,12 @@ def check_resume(resume: Path, forecaster: Forecaster, data: MixtureDataModule) 
     """A resumed run must be the same run.
 
     Raises:
-        ValueError: An option that decides the architecture, what is trained or the order of the batches differs.
+        ValueError: An option that decides the architecture, what is trained or the order of the batches differs, or
+            it is no run's.
     """
     stored = read_checkpoint(resume)
+    if not stored.plan:
+        raise ValueError(f"resume: {resume} is an exported or published model, which has no run to continue")
     different = _differences(stored.config, forecaster.model.config, "model.")
     different += _differences(stored.plan, data.plan | forecaster.trained, "")
     if different:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, run_module
+from tests.published_files import SIZES, published_state, save
 
 README = (ROOT / "README.md").read_text()
 
@@ -22,17 +23,26 @@ def test_its_commands_and_snippets_run(suite_root: Path, tmp_path: Path) -> None
     commands = [
         line.split("#")[0].split()[2:] for line in README.splitlines() if line.startswith("python -m morph.evaluate")
     ]
-    assert len(commands) == 3
+    assert len(commands) == 4
+    commands[3] += [f"data_dir={suite_root}", "level=tiny", "steps=2"]
+    save(tmp_path / "morph-Ti-FM-max_ar1_ep225.pth", published_state(**SIZES["Ti"]))
     for command in [*commands, ["morph.evaluate", "checkpoint=runs/demo", "run_dir=runs/demo"]]:
         done = run_module(*command, "one_step_windows=4", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(snippets) == 2
+    assert len(snippets) == 3
+    shown = ""
     for i, snippet in enumerate(snippets):
         (tmp_path / f"snippet{i}.py").write_text(snippet)
         done = run_module(f"snippet{i}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    assert "torch.Size([1, 2, 1, 1, 48, 60])" in done.stdout
+        shown += done.stdout
+    assert "torch.Size([1, 2, 1, 1, 48, 60])" in shown
+    (export,) = (
+        line.split("#")[0].split() for line in README.splitlines() if line.startswith("python -m morph.export")
+    )
+    done = run_module(*export[2:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_its_training_commands_compose(call: Any, tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ def patch_shape(spatial_shape: Sequence[int], patch_size: int) -> tuple[int, int
 class FieldConvolution(nn.Module):
     """Component-wise convolution: each field of each frame on its own, its components as channels.
 
-    A 1x1x1 convolution to 8 channels, then 3x3x3 convolutions with LeakyReLU(0.2) between them, doubling the channels up
-    to `filters`, and one more at that width; no bias anywhere (arXiv 2509.21670, section 3).  The LeakyReLU after the
-    last one is left to the caller, who can apply it in place and to data in any order.
+    A 1x1x1 convolution to 8 channels, then 3x3x3 convolutions with LeakyReLU(0.2) between them, doubling the channels
+    up to `filters`, and one more at that width; no bias anywhere (arXiv 2509.21670, section 3).  The LeakyReLU after
+    the last one is left to the caller, who can apply it in place and to data in any order.
 
     Raises:
         ValueError: `filters` is not 8 times a power of two.
@@ -43,12 +43,13 @@ class FieldConvolution(nn.Module):
         if widths[-1] != filters:
             raise ValueError(f"filters: expected 8 times a power of two (8, 16, 32, ...), found {filters}")
         widths.append(filters)
+        self.max_components = max_components
         self.expand = nn.Conv3d(max_components, _FIRST_FILTERS, 1, bias=False)
         self.stack = nn.ModuleList(nn.Conv3d(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths))
 
     def forward(self, x: Float[Tensor, "N C D H W"]) -> Float[Tensor, "N filters D H W"]:
         if not is_plain(self):
-            x = functional.pad(x, (0, 0) * 3 + (0, self.expand.in_channels - x.shape[1]))
+            x = functional.pad(x, (0, 0) * 3 + (0, self.max_components - x.shape[1]))
             x = self.expand(x)
             for number, layer in enumerate(self.stack):
                 x = layer(functional.leaky_relu(x, SLOPE) if number else x)
@@ -125,7 +126,8 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         self.convolution = FieldConvolution(max_components, filters)
-        self.projection = nn.Linear(filters * patch_size**3, dim)
+        self.features = filters * patch_size**3
+        self.projection = nn.Linear(self.features, dim)
         self.field_attention = FieldAttention(dim, field_heads)
 
     def forward(self, context: Context) -> Tokens:
@@ -142,7 +144,7 @@ class PatchEmbedding(nn.Module):
     def _tokens(self, features: Float[Tensor, "N F features"]) -> Float[Tensor, "N E"]:
         count = features.shape[-1]
         if not is_plain(self.projection):
-            padded = functional.pad(features, (0, self.projection.in_features - count))
+            padded = functional.pad(features, (0, self.features - count))
             return self.field_attention(self.projection(padded))
         project = self.projection.weight[:, :count], self.projection.bias
         # The product of two weights costs as much as `count` more tokens.

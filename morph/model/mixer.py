@@ -5,16 +5,21 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as functional
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from morph.layout import Tokens
 from morph.model.dropout import Dropout
 from morph.model.folding import affine, compose, is_plain
 
-__all__ = ["AxialAttention", "AxisAttention", "Block", "TokenMixer"]
+__all__ = ["AxialAttention", "AxisAttention", "Block", "Kept", "TokenMixer"]
 
 _TIME, _SPACE = 1, (2, 3, 4)
 _MOST_SEQUENCES = 2**15  # in one call of fused attention: CUDA kernels number them along a grid axis of 2^16
+
+
+Kept = Float[Tensor, "B T_kept d h w E"]
+"""Tokens of all frames, or of the last one."""
 
 
 class TokenMixer(Protocol):
@@ -31,7 +36,7 @@ class AxisAttention(nn.Module):
         self.heads = heads
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
 
-    def forward(self, tokens: Tokens, axis: int, last_only: bool = False) -> Tokens:
+    def forward(self, tokens: Tokens, axis: int, last_only: bool = False) -> Kept:
         """With `last_only`, only for the last place along the axis, which attends to all of them."""
         if tokens.shape[axis] == 1:  # the softmax over one token is 1
             return self.o(self.v(tokens))
@@ -64,7 +69,7 @@ class AxialAttention(nn.Module):
             raise ValueError(f"heads: expected a divisor of dim = {dim}, found {heads}")
         self.time, self.depth, self.height, self.width = (AxisAttention(dim, heads) for _ in range(4))
 
-    def forward(self, tokens: Tokens, last_only: bool = False) -> Tokens:
+    def forward(self, tokens: Tokens, last_only: bool = False) -> Kept:
         """With `last_only`, only the last frame's tokens, of shape B 1 d h w E."""
         if tokens.shape[_TIME] > 1:
             last = tokens[:, -1:] if last_only else tokens
@@ -75,7 +80,7 @@ class AxialAttention(nn.Module):
         return sum([*mixed, _along_absent_axes(tokens, absent)], tokens) if absent else sum(mixed, tokens)
 
 
-def _along_absent_axes(tokens: Tokens, attentions: list[AxisAttention]) -> Tokens:
+def _along_absent_axes(tokens: Kept, attentions: list[AxisAttention]) -> Kept:
     """Sum of o(v(tokens)) over the axes that the data does not have: linear maps, which are one.
 
     Their product costs as much as that many tokens of dimension E.
@@ -102,7 +107,7 @@ class Block(nn.Module):
             nn.Linear(dim, mlp_dim), nn.GELU(), Dropout(dropout), nn.Linear(mlp_dim, dim), Dropout(dropout)
         )
 
-    def forward(self, tokens: Tokens, last_only: bool = False) -> Tokens:
+    def forward(self, tokens: Tokens, last_only: bool = False) -> Kept:
         """With `last_only`, only the last frame's tokens, of shape B 1 d h w E."""
         normed = self.norm_mixer(tokens)
         if last_only:

@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -14,11 +17,14 @@ from torch.utils.checkpoint import checkpoint
 from morph.layout import AXES, Boundary, Conditions, Context, State, Tokens
 from morph.model.decoder import Decoder
 from morph.model.embedding import PatchEmbedding, patch_shape
-from morph.model.mixer import AxialAttention, Block
+from morph.model.folder import fetch, read_folder, write_folder
+from morph.model.mixer import AxialAttention, Block, Kept
 from morph.model.position import LearnedPositions
 from morph.normalisation import Normalisation, Scales
 
 __all__ = ["Capacity", "Morph"]
+
+_DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,11 @@ class Capacity:
                 )
 
 
-class Morph(nn.Module):
+class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://arxiv.org/abs/2509.21670"):
     """Convolutional vision transformer for fields in one to three dimensions (arXiv 2509.21670).
 
-    Takes and returns physical units; scales come from the context (see `Normalisation`).
+    Takes and returns physical units; scales come from the context (see `Normalisation`).  `save_pretrained(folder)` and
+    `from_pretrained(folder or name on the Hugging Face hub)` write and read config.json and safetensors.
 
     Args:
         dim: Embedding dimension E.
@@ -71,6 +78,8 @@ class Morph(nn.Module):
         resample_positions: See `LearnedPositions`.
         mixer: Called with (dim=, heads=) for each block; returns a `TokenMixer`.
         normalisation, predict, base: See `Normalisation`.
+        filling: What the model sees in components that a field does not have: "zero", or, in published models,
+            "repeat": the field's first one.
 
     Raises:
         ValueError: An option is unknown, or heads do not divide dim.
@@ -93,20 +102,24 @@ class Morph(nn.Module):
         normalisation: str = "context",
         predict: str = "increment",
         base: str = "persistence",
+        filling: str = "zero",
     ) -> None:
         super().__init__()
+        if filling not in ("zero", "repeat"):
+            raise ValueError(f"filling: expected one of zero, repeat, found {filling!r}")
         self.capacity = capacity if isinstance(capacity, Capacity) else Capacity(**capacity)
         self.normalisation = Normalisation(normalisation, predict, base)
         if base == "linear" and self.capacity.max_context < 2:
             raise ValueError("base=linear needs a context of at least 2 frames; raise model.capacity.max_context")
         self.patch_size = patch_size
+        self.filling = filling
         size = self.capacity
         mlp_dim = 4 * dim if mlp_dim is None else mlp_dim
         self._options = {
             "dim": dim, "depth": depth, "heads": heads, "mlp_dim": mlp_dim, "filters": filters,
             "patch_size": patch_size, "field_heads": field_heads, "dropout": dropout,
             "capacity": asdict(size), "resample_positions": resample_positions, "mixer": _describe(mixer),
-            "normalisation": normalisation, "predict": predict, "base": base,
+            "normalisation": normalisation, "predict": predict, "base": base, "filling": filling,
         }  # fmt: skip
         self.embedding = PatchEmbedding(dim, patch_size, filters, field_heads, size.max_components)
         self.positions = LearnedPositions(dim, size.max_context, size.max_patches, resample_positions, dropout)
@@ -125,8 +138,15 @@ class Morph(nn.Module):
         """Inverse of `config`.
 
         Raises:
-            ValueError: The mixer named there is no module of morph.model; nothing else is imported because of a file.
+            ValueError: An option is missing or unknown, or the mixer named there is no module of morph.model; nothing
+                else is imported because of a file.
         """
+        known = set(signature(cls.__init__).parameters) - {"self"}
+        if "mixer" not in config or set(config) - known:
+            raise ValueError(
+                f"the stored configuration is not that of a Morph: expected {', '.join(sorted(known))}; "
+                f"found {', '.join(config)}"
+            )
         options = dict(config)
         mixer = dict(options.pop("mixer"))
         target = mixer.pop("_target_")
@@ -139,6 +159,33 @@ class Morph(nn.Module):
                 "build the model yourself with Morph(mixer=...) and load its weights"
             )
         return cls(mixer=partial(found, **mixer), **options)
+
+    def restore(self, weights: Mapping[str, Tensor]) -> "Morph":
+        """Take over weights, and turn to evaluation.
+
+        Raises:
+            ValueError: A tensor is missing, unknown or of another shape.
+        """
+        try:
+            self.load_state_dict(dict(weights))
+        except RuntimeError as error:
+            raise ValueError(f"the weights do not fit the configuration: {error}") from error
+        return self.eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        if any(".lora_" in name for name, _ in self.named_parameters()):
+            raise ValueError(
+                "the model carries an adapter, which config.json cannot say; merge it first: merge_adapter"
+            )
+        write_folder(save_directory, self.config, self.state_dict())
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "Morph":
+        # The mixin hands over what it read from config.json as well, changed where the caller asked for it.
+        download = {name: options.pop(name) for name in _DOWNLOAD}
+        folder = Path(model_id) if Path(model_id).is_dir() else fetch(model_id, **download)
+        config, weights = read_folder(folder)
+        return cls.from_config({**config, **options}).restore(weights)
 
     def forward(self, context: Context, conditions: Conditions | None = None) -> State:
         """The next frame, in physical units.
@@ -169,8 +216,11 @@ class Morph(nn.Module):
         scales = self.normalisation.scales(context, self._conditions(context, conditions))
         return self.normalisation.unit_of_error(scales)
 
-    def _mix(self, context: Context, conditions: Conditions, scales: Scales, last_only: bool = False) -> Tokens:
-        frames = _pad(self.normalisation.normalise(context, scales), self.patch_size, conditions.boundary)
+    def _mix(self, context: Context, conditions: Conditions, scales: Scales, last_only: bool = False) -> Kept:
+        frames = self.normalisation.normalise(context, scales)
+        if self.filling == "repeat":
+            frames = frames.where(conditions.component_mask[..., None, None, None], frames[:, :, :, :1])
+        frames = _pad(frames, self.patch_size, conditions.boundary)
         tokens = self.positions(self._run(self.embedding, frames.to(self.positions.table.dtype)))
         for number, block in enumerate(self.blocks, start=1):
             tokens = self._run(block, tokens, last_only=last_only and number == len(self.blocks))
@@ -178,7 +228,7 @@ class Morph(nn.Module):
 
     def _run(self, part: nn.Module, x: Tensor, **options: bool) -> Tensor:
         if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(part, x, use_reentrant=False, **options)
+            return checkpoint(partial(part, **options), x, use_reentrant=False)
         return part(x, **options)
 
     def _conditions(self, context: Context, conditions: Conditions | None) -> Conditions:
