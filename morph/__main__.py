@@ -7,6 +7,7 @@ _COMMANDS = {
     "train": "train a model on a mixture of data sets",
     "evaluate": "roll a checkpoint out on held-out data and measure its errors",
     "export": "write a checkpoint as config.json and safetensors",
+    "benchmark": "measure speed and memory of the model on this machine",
 }
 
 

@@ -177,11 +177,13 @@ class Conditions(NamedTuple):
     component_mask: which components are physical; fillers are zero and count nowhere.
     boundary: boundary condition on D, H and W.
     statistics: scales of the training split, None where there is none.
+    all_physical: the mask is True throughout, known without reading it from the device; False: it may be.
     """
 
     component_mask: Bool[Tensor, "F C"]
     boundary: tuple[Boundary, Boundary, Boundary] = ("open", "open", "open")
     statistics: Statistics | None = None
+    all_physical: bool = False
 
 
 class Batch(NamedTuple):

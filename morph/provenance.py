@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["record", "write_whole"]
+__all__ = ["origin", "record", "write_whole"]
 
 _PACKAGES = ("morph", "torch", "lightning", "numpy", "h5py", "xarray")
 
@@ -22,7 +22,7 @@ def record(folder: Path, config: DictConfig, name: str) -> None:
     """Write <name>.yaml (the resolved configuration) and <name>.json (revision, versions, hardware, command)."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"{name}.yaml", OmegaConf.to_yaml(config, resolve=True))
-    write_whole(folder / f"{name}.json", json.dumps(_origin(), indent=2) + "\n")
+    write_whole(folder / f"{name}.json", json.dumps(origin(), indent=2) + "\n")
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
@@ -35,7 +35,8 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _origin() -> dict[str, Any]:
+def origin() -> dict[str, Any]:
+    """Command, revision, versions and hardware of this process."""
     return {
         "command": shlex.join(sys.orig_argv),
         "git": _git_revision(),

@@ -6,7 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-__all__ = ["error_table"]
+__all__ = ["error_table", "speed_header", "speed_line"]
 
 
 def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table:
@@ -64,3 +64,34 @@ def _number(value: float | None) -> str:
 
 def _ratio(value: float | None) -> str:
     return "[red]inf[/red]" if value is None else f"[{'green' if value < 1 else 'red'}]{value:.3f}[/]"
+
+
+_SPEED = (
+    ("size", "<5"), ("shape", "<11"), ("setting", "<13"), ("params M", ">9"), ("GFLOP", ">7"), ("forward ms", ">11"),
+    ("step ms", ">8"), ("samples/s", ">10"), ("memory MB", ">10"), ("rate", ">5"), ("products", ">9"), ("ratio", ">6"),
+    ("memory", ">7"),
+)  # fmt: skip
+
+
+def speed_header() -> str:
+    """Names of the columns of `speed_line`.
+
+    GFLOP: of the forward pass of one sample.  rate: operations of a step by its time, as a share of what large matrix
+    products reach.  products: share of the step's time inside matrix products, convolutions and attention.  ratio: the
+    plain model's step time by this one's.  The second memory: this one's by the plain model's.
+    """
+    return "".join(f"{name:{form}}" for name, form in _SPEED).rstrip()
+
+
+def speed_line(row: Mapping[str, Any]) -> str:
+    """One line of the benchmark's table, see `morph.benchmark`."""
+    cells = (
+        row["size"], row["shape"], row["setting"] or "-", f"{row['parameters'] / 1e6:.1f}",
+        f"{row['operations_per_sample'] / 1e9:.2f}", f"{1e3 * row['forward_s']:.1f}", f"{1e3 * row['step_s']:.1f}",
+        f"{row['samples_per_s']:.1f}", f"{row['memory_bytes'] / 1e6:.0f}", f"{row['share_of_rate']:.0%}",
+        f"{row['share_of_time_in_products']:.0%}", *(f"{row[key]:.2f}" if row[key] else "" for key in _RATIOS),
+    )  # fmt: skip
+    return "".join(f"{cell:{form}}" for cell, (_, form) in zip(cells, _SPEED, strict=True)).rstrip()
+
+
+_RATIOS = ("ratio_to_plain", "memory_ratio_to_plain")

@@ -40,7 +40,8 @@ class Windows:
                 f"data set {self.name!r}: its trajectories have {spec.num_steps} frames, a window of {context} context "
                 f"and {target} target frames needs {context + target}; lower window.context or window.target"
             )
-        self.conditions = Conditions(torch.from_numpy(spec.component_mask), spec.boundary, adapter.statistics)
+        mask = spec.component_mask
+        self.conditions = Conditions(torch.from_numpy(mask), spec.boundary, adapter.statistics, bool(mask.all()))
 
     def __len__(self) -> int:
         return len(self.adapter) * self.per_trajectory

@@ -197,14 +197,14 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         Raises:
             ValueError: More fields, components or frames than the model's capacity.
         """
-        known, conditions = conditions, self._conditions(context, conditions)
+        conditions = self._conditions(context, conditions)
         scales = self.normalisation.scales(context, conditions)
         tokens = self._mix(context, conditions, scales, last_only=True)
         patch = patch_shape(context.shape[4:], self.patch_size)
         output = self.decoder(tokens[:, -1], *context.shape[2:4], patch)
         d, h, w = context.shape[4:]
         state = self.normalisation.denormalise(output[..., :d, :h, :w].to(context.dtype), context, scales)
-        return state if known is None else state * conditions.component_mask[..., None, None, None]
+        return state if conditions.all_physical else state * conditions.component_mask[..., None, None, None]
 
     def encode(self, context: Context, conditions: Conditions | None = None) -> Tokens:
         """The tokens after the last block, for all context frames."""
@@ -218,7 +218,7 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
 
     def _mix(self, context: Context, conditions: Conditions, scales: Scales, last_only: bool = False) -> Kept:
         frames = self.normalisation.normalise(context, scales)
-        if self.filling == "repeat":
+        if self.filling == "repeat" and not conditions.all_physical:
             frames = frames.where(conditions.component_mask[..., None, None, None], frames[:, :, :, :1])
         frames = _pad(frames, self.patch_size, conditions.boundary)
         tokens = self.positions(self._run(self.embedding, frames.to(self.positions.table.dtype)))
@@ -235,7 +235,8 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         self.capacity.admit("the context", *context.shape[1:4])
         if conditions is not None:
             return conditions
-        return Conditions(torch.ones(*context.shape[2:4], dtype=torch.bool, device=context.device))
+        mask = torch.ones(*context.shape[2:4], dtype=torch.bool, device=context.device)
+        return Conditions(mask, all_physical=True)
 
 
 def _pad(

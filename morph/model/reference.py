@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from morph.model.adapter import add_adapter
 from morph.model.morph import Capacity, Morph
 
-__all__ = ["Reference", "infer_config", "load_reference", "read_reference"]
+__all__ = ["Reference", "infer_config", "load_reference", "published_options", "read_reference"]
 
 # Size: dim, depth, mlp_dim, conv_filter; these tell the sizes apart.  Then heads.
 _SIZES = {
@@ -127,6 +127,18 @@ def read_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     alpha = {name: 2 * rank if options["lora_alpha"] is None else options["lora_alpha"] for name, rank in ranks.items()}
     adapter = {"rank": ranks, "alpha": alpha, "dropout": _LORA_DROPOUT} if ranks else {}
     return Reference(model.config, adapter, weights)
+
+
+def published_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The published options of an architecture, see `Morph.config`."""
+    capacity = config["capacity"]
+    return {
+        "patch_size": config["patch_size"], "dim": config["dim"], "depth": config["depth"], "heads": config["heads"],
+        "heads_xa": config["field_heads"], "mlp_dim": config["mlp_dim"], "conv_filter": config["filters"],
+        "max_ar": capacity["max_context"], "max_patches": capacity["max_patches"],
+        "max_fields": capacity["max_fields"], "max_components": capacity["max_components"],
+        "model_size": "L" if config["resample_positions"] == "bilinear" else None,
+    }  # fmt: skip
 
 
 def infer_config(state_dict: Mapping[str, Tensor], given: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""`python -m morph.benchmark`: speed and memory of the model, against the plain arithmetic and against the machine."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from hydra import compose
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import Tensor, nn
+
+from morph.command import command
+from morph.cost import Work, count_operations, matrix_product_rate, median_times, peak_memory, products
+from morph.execution import device as choose_device
+from morph.execution import dtype as dtype_of
+from morph.execution import set_execution
+from morph.model.morph import Morph
+from morph.model.reference import published_options, read_reference
+from morph.progress import quiet_warnings
+from morph.provenance import origin, write_whole
+from morph.tables import speed_header, speed_line
+
+_SETTINGS = ("precision", "attention", "compile", "activation_checkpointing")
+_PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+_LARGEST_DIFFERENCE = 1e-3  # between two models that compute the same in float32, with a margin for bfloat16's baseline
+
+
+@command("benchmark")
+def main(config: DictConfig) -> None:
+    """Measure every size, shape and setting, and print a line for each as it comes.
+
+    Raises:
+        ValueError: An option is unknown, or the baseline is no model.
+    """
+    quiet_warnings()
+    options: Any = OmegaConf.to_container(config, resolve=True)
+    device, console = choose_device(options["device"]), Console(soft_wrap=True)
+    base = {name: options[name] for name in _SETTINGS}
+    settings = {"": base} | {name: base | setting for name, setting in _chosen(options, "also", "setting").items()}
+    for setting in settings.values():
+        if setting["precision"] not in _PRECISIONS:
+            raise ValueError(f"precision: expected one of {', '.join(_PRECISIONS)}, found {setting['precision']!r}")
+    shapes = _chosen(options, "shapes", "shape")
+    models = {size: _model(size) for size in options["sizes"]}
+    baseline = _baseline(options["baseline"], console)
+    rates = {p: matrix_product_rate(device, dtype_of(p)) for p in {s["precision"]: 0 for s in settings.values()}}
+    console.print(_machine(device, rates, config.seed), speed_header(), sep="\n\n", highlight=False)
+    rows = []
+    for size, build in models.items():
+        for name, shape in shapes.items():
+            torch.manual_seed(config.seed)
+            with console.status(f"{size}, {name}"):
+                for row in _measure(build(shape[1]), shape, settings, baseline, rates, device, config.repeats):
+                    rows.append({"size": size, "shape": name, "dimensions": shape, **row})
+                    console.print(speed_line(rows[-1]), highlight=False)
+    if config.json:
+        result = {**origin(), "device": device, "seed": config.seed, "matrix_product_rate": rates, "rows": rows}
+        write_whole(Path(config.json), json.dumps(result, indent=2) + "\n")
+        console.print(f"\nNumbers in {config.json}")
+
+
+def _chosen(options: Mapping[str, Any], wanted: str, known: str) -> dict[str, Any]:
+    for name in options[wanted]:
+        if name not in options[known]:
+            raise ValueError(f"{wanted}: expected some of {', '.join(options[known])}, found {name!r}")
+    return {name: options[known][name] for name in options[wanted]}
+
+
+def _model(size: str) -> Callable[[int], Morph]:
+    """Builds a size for a number of frames, so that it computes what the published arithmetic does."""
+    try:
+        config = compose(f"model/{size}").model
+    except HydraException as error:
+        raise ValueError(f"sizes: conf/model has no {size!r}") from error
+    overrides = {"normalisation": "none", "predict": "frame", "base": "persistence"}
+    return lambda context: instantiate(
+        OmegaConf.merge(config, overrides, {"capacity": {"max_context": context}}), _convert_="object"
+    )
+
+
+def _baseline(name: str | None, console: Console) -> Callable[..., nn.Module] | None:
+    if name is None:
+        return None
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError):
+        console.print(f"No ratios: there is no {name} here; run it from the project's folder, or set baseline=null")
+        return None
+
+
+def _machine(device: str, rates: Mapping[str, float], seed: int) -> str:
+    where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    stated = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s ({precision})" for precision, rate in rates.items())
+    return f"{where}, torch {torch.__version__}, seed {seed}; large matrix products: {stated}"
+
+
+def _measure(
+    model: Morph,
+    shape: Sequence[int],
+    settings: Mapping[str, Mapping[str, Any]],
+    baseline: Callable[..., nn.Module] | None,
+    rates: Mapping[str, float],
+    device: str,
+    repeats: int,
+) -> Iterator[dict[str, Any]]:
+    """A row for each setting; the first one's step takes turns with the plain model's."""
+    batch, _, *state = shape
+    x, y = torch.randn(*shape, device=device), torch.randn(batch, *state, device=device)
+    model = model.to(device)
+    parameters = sum(p.numel() for p in model.parameters())
+    plain, difference, plain_s, plain_memory = None, None, None, None
+    if baseline is not None:
+        options = published_options(model.config)
+        plain = baseline(**options, dropout=model.config["dropout"])
+        model.restore(read_reference(plain.state_dict(), options).weights)
+        plain.to(device).eval()
+        with torch.no_grad():
+            expected = plain(x)
+            difference = ((model(x) - expected).abs().max() / expected.abs().max()).item()
+        if difference > _LARGEST_DIFFERENCE:
+            raise RuntimeError(f"the model and the plain model differ by {difference:.1e} of the largest value")
+    forward_operations = count_operations(_forward(model, x, "32-true"))
+    step_operations = count_operations(_gradient(model, x, y, "32-true"))
+    for name, setting in settings.items():
+        precision = setting["precision"]
+        timed = copy.deepcopy(model)
+        if precision == "64-true":
+            timed = timed.double()
+        chosen = {key: value for key, value in setting.items() if key != "precision"}
+        set_execution(timed, **chosen, device=device, dtype=dtype_of(precision))
+        step, forward = _step(timed, x, y, precision), _forward(timed, x, precision)
+        if plain is not None:
+            plain_step = _step(plain.double() if precision == "64-true" else plain, x, y, precision)
+            step_s, plain_s = median_times([step, plain_step], device, repeats)
+            plain_memory = peak_memory(plain_step, device)
+            plain = None  # the further settings are measured against the first one's
+            del plain_step
+        else:
+            (step_s,) = median_times([step], device, repeats)
+        memory = peak_memory(step, device)
+        inside = products(step, step_operations, device)
+        (forward_s,) = median_times([forward], device, repeats)
+        yield {
+            "setting": name, **setting, "parameters": parameters, "operations_per_sample": forward_operations / batch,
+            "forward_s": forward_s, "step_s": step_s, "samples_per_s": batch / step_s, "memory_bytes": memory,
+            "share_of_rate": step_operations / step_s / rates[precision],
+            "share_of_time_in_products": inside.share, "rate_in_products": inside.rate / rates[precision],
+            "plain_step_s": plain_s, "plain_memory_bytes": plain_memory, "difference_to_plain": difference,
+            "ratio_to_plain": plain_s and plain_s / step_s,
+            "memory_ratio_to_plain": plain_memory and memory / plain_memory,
+        }  # fmt: skip
+
+
+def _forward(model: nn.Module, x: Tensor, precision: str) -> Work:
+    def forward() -> None:
+        model.eval()
+        with torch.no_grad(), _autocast(x, precision):
+            model(x.double() if precision == "64-true" else x)
+
+    return forward
+
+
+def _gradient(model: nn.Module, x: Tensor, y: Tensor, precision: str) -> Work:
+    def gradient() -> None:
+        model.train()
+        with _autocast(x, precision):
+            loss = functional.mse_loss(model(x.double() if precision == "64-true" else x), y)
+        loss.backward()
+        model.zero_grad()
+
+    return gradient
+
+
+def _step(model: nn.Module, x: Tensor, y: Tensor, precision: str) -> Work:
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+
+    def step() -> None:
+        model.train()
+        with _autocast(x, precision):
+            loss = functional.mse_loss(model(x.double() if precision == "64-true" else x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _autocast(x: Tensor, precision: str) -> torch.autocast:
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What a computation costs: operations, time, memory, and how near it comes to what the machine can do."""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+__all__ = ["Products", "Work", "count_operations", "matrix_product_rate", "median_times", "peak_memory", "products"]
+
+Work = Callable[[], object]
+"""What is measured, such as a training step."""
+
+_PRODUCTS = (
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "conv",
+    "attention",
+    "gemm",
+    "cutlass",
+    "cublas",
+    "nvjet",
+    "flash",
+    "fmha",
+)
+
+
+class Products(NamedTuple):
+    """Share of the time that is spent in matrix products, convolutions and attention, and their operations per s."""
+
+    share: float
+    rate: float
+
+
+def matrix_product_rate(device: str, dtype: torch.dtype) -> float:
+    """Operations per second (two per multiplication and addition) of large square matrix products."""
+    size = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    (seconds,) = median_times([lambda: a @ b], device, repeats=10)
+    return 2 * size**3 / seconds
+
+
+def median_times(works: Sequence[Work], device: str, repeats: int) -> list[float]:
+    """Median time of each in s.  They take turns, so that a change of the machine's speed meets all of them."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for work in works:
+        work()  # the first time allocates, and compiles
+    for _ in range(repeats):
+        for work, taken in zip(works, seconds, strict=True):
+            _wait(device)
+            start = time.perf_counter()
+            work()
+            _wait(device)
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in seconds]
+
+
+def count_operations(work: Work) -> int:
+    """Operations of its matrix products, convolutions and attention: two per multiplication and addition."""
+    with _Counter() as counter:
+        work()
+    return counter.total
+
+
+class _Counter(TorchDispatchMode):
+    # Not torch's own FlopCounterMode: it hooks every module, and a hooked layer's weights are not folded.
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func._overloadpacket in _FORMULAS:
+            self.total += _FORMULAS[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(q.shape, k.shape, v.shape)
+
+
+def _attention_gradient(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(gradient.shape, q.shape, k.shape, v.shape)
+
+
+# torch 2.13 counts fused attention on GPUs alone.
+_FORMULAS: Mapping[Any, Callable[..., int]] = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_gradient,
+}
+
+
+def peak_memory(work: Work, device: str) -> int:
+    """Bytes that it holds at most at one time, besides those that are held before it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with _profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        work()
+    held = most = 0
+    # Each allocation and release, in the order of time; torch's public summary leaves most of them out.
+    results: Any = recorded.profiler
+    for event in results.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+def products(work: Work, operations: int, device: str) -> Products:
+    """How much of the time goes into products, given their number of operations."""
+    on_gpu = device == "cuda"
+    with _profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as recorded:
+        work()
+        _wait(device)
+    times: Mapping[str, float] = {
+        event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        for event in recorded.key_averages()
+    }
+    inside = sum(taken for name, taken in times.items() if _is_product(name))
+    return Products(inside / sum(times.values()), operations / (inside * 1e-6))
+
+
+def _is_product(kernel: str) -> bool:
+    name = kernel.removeprefix("aten::").lower()
+    return any(part in name for part in _PRODUCTS[4:]) or name in _PRODUCTS
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def _profile(**options: Any) -> Iterator[profile]:
+    """torch's profiler, without what it says on standard error whenever it starts and stops."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        with profile(**options) as recorded:
+            yield recorded
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
