@@ -48,6 +48,13 @@ def main(config: DictConfig) -> None:
         if setting["precision"] not in _PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(_PRECISIONS)}, found {setting['precision']!r}")
     shapes = _chosen(options, "shapes", "shape")
+    for name, shape in shapes.items():
+        if len(shape) != 7 or not all(isinstance(length, int) and length > 0 for length in shape):
+            raise ValueError(f"shape.{name}: expected seven lengths, [B, T, F, C, D, H, W], found {shape}")
+    if config.repeats < 1:
+        raise ValueError(f"repeats: expected at least 1, found {config.repeats}")
+    if config.json and not Path(config.json).absolute().parent.is_dir():
+        raise ValueError(f"json: there is no folder {Path(config.json).parent}")
     models = {size: _model(size) for size in options["sizes"]}
     baseline = _baseline(options["baseline"], console)
     rates = {p: matrix_product_rate(device, dtype_of(p)) for p in {s["precision"]: 0 for s in settings.values()}}

@@ -134,7 +134,7 @@ def products(work: Work, operations: int, device: str) -> Products:
         for event in recorded.key_averages()
     }
     inside = sum(taken for name, taken in times.items() if _is_product(name))
-    return Products(inside / sum(times.values()), operations / (inside * 1e-6))
+    return Products(inside / sum(times.values()), operations / (inside * 1e-6) if inside else 0.0)
 
 
 def _is_product(kernel: str) -> bool:

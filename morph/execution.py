@@ -93,6 +93,6 @@ def set_execution(
     model.activation_checkpointing = activation_checkpointing
     if compile:
         torch._dynamo.config.recompile_limit = max(_COMPILED_SHAPES, torch._dynamo.config.recompile_limit)
-        # Block by block: all blocks share their code, so that it takes seconds, and not minutes, per shape.
+        # Block by block: all blocks share their code, so that a shape of data takes a fraction of the time.
         for part in (model.embedding, *model.blocks):
             part.compile(dynamic=False)

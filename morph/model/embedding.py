@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from morph.layout import Context, Tokens
-from morph.model.folding import Affine, affine, compose, is_plain
+from morph.model.folding import Affine, affine, compose, in_full_precision, is_plain
 
 __all__ = ["FieldAttention", "FieldConvolution", "PatchEmbedding", "patch_shape"]
 
@@ -99,10 +99,11 @@ class FieldAttention(nn.Module):
             if features.shape[0] < value[0].shape[0]:
                 return functional.linear(functional.linear(features[:, 0], *_after(value, project)), *out)
             return functional.linear(features[:, 0], *_after(compose(out, value), project))
-        q = rearrange(self.q(self.query), "1 1 (a e) -> a 1 e", a=self.heads)
-        q = q * q.shape[-1] ** -0.5
         weight, bias = (rearrange(part, "(a e) ... -> a e (...)", a=self.heads) for part in affine(self.k))
-        score = (q @ weight).squeeze(1), (q @ bias).flatten()
+        with in_full_precision(weight):
+            q = rearrange(self.q(self.query), "1 1 (a e) -> a 1 e", a=self.heads)
+            q = q * q.shape[-1] ** -0.5
+            score = (q @ weight).squeeze(1), (q @ bias).flatten()
         scores, values = (functional.linear(features, *_after(linear, project)) for linear in (score, value))
         return self._gather(scores, values)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as registry
 
-__all__ = ["Affine", "affine", "compose", "is_plain"]
+__all__ = ["Affine", "affine", "compose", "in_full_precision", "is_plain"]
 
 Affine = tuple[Tensor, Tensor]
 """Weight (outputs, inputs) and bias (outputs,) of a linear map."""
@@ -36,4 +36,10 @@ def affine(layer: nn.Linear) -> Affine:
 
 def compose(outer: Affine, inner: Affine) -> Affine:
     """Weight and bias of outer(inner(x))."""
-    return outer[0] @ inner[0], torch.mv(outer[0], inner[1]) + outer[1]
+    with in_full_precision(outer[0]):
+        return outer[0] @ inner[0], torch.mv(outer[0], inner[1]) + outer[1]
+
+
+def in_full_precision(like: Tensor) -> torch.autocast:
+    """Context in which products of weights keep the weights' precision, also where activations have less."""
+    return torch.autocast(like.device.type, enabled=False)
