@@ -136,9 +136,9 @@ def _measure(
             raise RuntimeError(f"the model and the plain model differ by {difference:.1e} of the largest value")
     forward_operations = count_operations(_forward(model, x, "32-true"))
     step_operations = count_operations(_gradient(model, x, y, "32-true"))
-    for name, setting in settings.items():
+    for number, (name, setting) in enumerate(settings.items(), start=1):
         precision = setting["precision"]
-        timed = copy.deepcopy(model)
+        timed = copy.deepcopy(model) if number < len(settings) else model
         if precision == "64-true":
             timed = timed.double()
         chosen = {key: value for key, value in setting.items() if key != "precision"}
@@ -158,6 +158,7 @@ def _measure(
         yield {
             "setting": name, **setting, "parameters": parameters, "operations_per_sample": forward_operations / batch,
             "forward_s": forward_s, "step_s": step_s, "samples_per_s": batch / step_s, "memory_bytes": memory,
+            "total_bytes": memory + 3 * sum(p.numel() * p.element_size() for p in timed.parameters()),
             "share_of_rate": step_operations / step_s / rates[precision],
             "share_of_time_in_products": inside.share, "rate_in_products": inside.rate / rates[precision],
             "plain_step_s": plain_s, "plain_memory_bytes": plain_memory, "difference_to_plain": difference,

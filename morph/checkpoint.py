@@ -50,10 +50,18 @@ class Checkpoint(NamedTuple):
     plan: Mapping[str, Any] = MappingProxyType({})
     adapter: Mapping[str, Any] = MappingProxyType({})
 
-    @property
-    def expects_normalised_frames(self) -> bool:
-        """Whether it is a published model, whose authors normalise outside of it."""
-        return self.config["normalisation"] == "none" and self.config["filling"] == "repeat"
+    def normalised(self, wanted: str | None = None) -> "Checkpoint":
+        """With a normalisation for physical frames, and a line that says so where it is not the stored one.
+
+        The authors of a published model normalise outside of it: unless another one is wanted, it takes the scales of
+        its context.
+        """
+        stored = self.config["normalisation"]
+        published = stored == "none" and self.config["filling"] == "repeat"
+        kind = wanted or ("context" if published else stored)
+        if kind != stored and not wanted:
+            print(f"normalisation={kind}: a published model expects normalised frames")
+        return self._replace(config={**self.config, "normalisation": kind})
 
     def build(self, merge: bool = False) -> Morph:
         """The model, in evaluation mode; with `merge`, an adapter is folded into the weights."""

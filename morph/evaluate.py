@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
 from morph.baselines import NAIVE
-from morph.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, run_of
+from morph.checkpoint import find_checkpoint, read_checkpoint, run_of
 from morph.command import command
 from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, open_split, prepare
@@ -33,7 +33,7 @@ def main(config: DictConfig) -> None:
     folder = Path(config.run_dir or run_of(path) / "evaluation")
     if not config.data and not checkpoint.specs:
         raise ValueError(f"data: {path} does not say what it was trained on; give the data, such as data=[cfd1d]")
-    checkpoint, normalisation = _normalised(checkpoint, config.normalisation)
+    checkpoint = checkpoint.normalised(config.normalisation)
     model = checkpoint.build()
     context = _context(config.context, checkpoint.context, model)
     stated = {**_DEFAULTS, **checkpoint.options}
@@ -53,7 +53,7 @@ def main(config: DictConfig) -> None:
         check_lengths(adapter, context, config.steps, config.one_step_windows, batch_sizes[name])
     effective = {
         **options,
-        "normalisation": normalisation,
+        "normalisation": checkpoint.config["normalisation"],
         "datasets": datasets,
         "checkpoint": str(path),
         "context": context,
@@ -86,15 +86,6 @@ def _context(wanted: Any, trained: int, model: Morph) -> int:
             "python -m morph.train +experiment=pretrain_ar makes a model of it that takes more"
         )
     return wanted
-
-
-def _normalised(checkpoint: Checkpoint, wanted: str | None) -> tuple[Checkpoint, str]:
-    """The checkpoint with the normalisation to judge it with, and that."""
-    stored = checkpoint.config["normalisation"]
-    kind = wanted or ("context" if checkpoint.expects_normalised_frames else stored)
-    if kind != stored and not wanted:
-        print(f"normalisation={kind}: a published model expects normalised frames")
-    return checkpoint._replace(config={**checkpoint.config, "normalisation": kind}), kind
 
 
 def _judge(

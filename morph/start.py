@@ -3,16 +3,20 @@
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from morph.checkpoint import load_checkpoint
+from morph.checkpoint import read_checkpoint
 from morph.command import given
 from morph.finetune import grow_context
 from morph.model.morph import Morph
 
 __all__ = ["starting_model"]
 
+_NORMALISATION = "model.normalisation="
+
 
 def starting_model(config: DictConfig) -> Morph:
     """The model of a run's configuration (model, checkpoint, grow_context, window.context), in training mode.
+
+    Of a checkpoint's model, model.normalisation alone can be chosen anew.
 
     Raises:
         ValueError: An option contradicts the checkpoint or would be ignored, or the checkpoint cannot be read.
@@ -21,12 +25,19 @@ def starting_model(config: DictConfig) -> Morph:
     if config.checkpoint is None:
         if config.grow_context or config.train_only is not None:
             option = "grow_context" if config.grow_context else "train_only"
-            raise ValueError(f"{option} needs a model to start from: give checkpoint=<a run's folder or a .ckpt file>")
+            raise ValueError(
+                f"{option} needs a model to start from: give checkpoint=<run's folder, .ckpt or .pth file, or export>"
+            )
         model: Morph = instantiate(config.model)
         return model
-    if stated := given("model"):
-        raise ValueError(f"{', '.join(stated)}: with checkpoint= the model is that of the checkpoint; leave this out")
-    model = load_checkpoint(config.checkpoint)
+    stated = given("model")
+    kind = config.model.normalisation if any(option.startswith(_NORMALISATION) for option in stated) else None
+    if ignored := [option for option in stated if not option.startswith(_NORMALISATION)]:
+        raise ValueError(f"{', '.join(ignored)}: with checkpoint= the model is that of the checkpoint; leave this out")
+    checkpoint = read_checkpoint(config.checkpoint).normalised(kind)
+    if checkpoint.adapter:
+        print(f"{config.checkpoint}: its adapter is merged into the weights")
+    model = checkpoint.build(merge=True)
     most = model.capacity.max_context
     if context > most and not config.grow_context:
         raise ValueError(

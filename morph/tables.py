@@ -68,17 +68,18 @@ def _ratio(value: float | None) -> str:
 
 _SPEED = (
     ("size", "<5"), ("shape", "<11"), ("setting", "<13"), ("params M", ">9"), ("GFLOP", ">7"), ("forward ms", ">11"),
-    ("step ms", ">8"), ("samples/s", ">10"), ("memory MB", ">10"), ("rate", ">5"), ("products", ">9"), ("ratio", ">6"),
-    ("memory", ">7"),
+    ("step ms", ">8"), ("samples/s", ">10"), ("memory MB", ">10"), ("total MB", ">9"), ("rate", ">6"),
+    ("products", ">9"), ("ratio", ">6"), ("memory", ">7"),
 )  # fmt: skip
 
 
 def speed_header() -> str:
     """Names of the columns of `speed_line`.
 
-    GFLOP: of the forward pass of one sample.  rate: operations of a step by its time, as a share of what large matrix
-    products reach.  products: share of the step's time inside matrix products, convolutions and attention.  ratio: the
-    plain model's step time by this one's.  The second memory: this one's by the plain model's.
+    GFLOP: of the forward pass of one sample.  memory MB: activations and gradients, at most at one time.  total MB:
+    with weights and optimiser.  rate: operations of a step by its time, as a share of what large matrix products reach.
+    products: share of the step's time inside matrix products, convolutions and attention.  ratio: the plain model's
+    step time by this one's.  The second memory: this one's by the plain model's.
     """
     return "".join(f"{name:{form}}" for name, form in _SPEED).rstrip()
 
@@ -88,7 +89,8 @@ def speed_line(row: Mapping[str, Any]) -> str:
     cells = (
         row["size"], row["shape"], row["setting"] or "-", f"{row['parameters'] / 1e6:.1f}",
         f"{row['operations_per_sample'] / 1e9:.2f}", f"{1e3 * row['forward_s']:.1f}", f"{1e3 * row['step_s']:.1f}",
-        f"{row['samples_per_s']:.1f}", f"{row['memory_bytes'] / 1e6:.0f}", f"{row['share_of_rate']:.0%}",
+        f"{row['samples_per_s']:.1f}", f"{row['memory_bytes'] / 1e6:.0f}", f"{row['total_bytes'] / 1e6:.0f}",
+        f"{row['share_of_rate']:.0%}",
         f"{row['share_of_time_in_products']:.0%}", *(f"{row[key]:.2f}" if row[key] else "" for key in _RATIOS),
     )  # fmt: skip
     return "".join(f"{cell:{form}}" for cell, (_, form) in zip(cells, _SPEED, strict=True)).rstrip()

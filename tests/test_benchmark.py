@@ -91,3 +91,16 @@ def test_without_a_plain_model_there_are_no_ratios(call: Callable[..., Result], 
     done = call("morph.benchmark", "baseline=elsewhere.Model", "shapes=[]", cwd=tmp_path)
     assert done.returncode == 0
     assert "No ratios: there is no elsewhere.Model here" in done.stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_command_measures_a_gpu(call: Callable[..., Result], tmp_path: Path) -> None:
+    done = call(
+        "morph.benchmark", "device=cuda", "precision=bf16-mixed", "sizes=[nano]", "shapes=[1d,3d]", "repeats=2",
+        "json=speed.json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for row in json.loads((tmp_path / "speed.json").read_text())["rows"]:
+        assert 0 < row["share_of_rate"] < 1
+        assert row["memory_bytes"] > 0

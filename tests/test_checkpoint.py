@@ -149,3 +149,18 @@ def test_runs_from_before_filling_was_a_choice_load(tmp_path: Path) -> None:
         load_checkpoint(path)
     with pytest.raises(ValueError, match="filling: expected one of zero, repeat, found 'mirror'"):
         Morph(filling="mirror")
+
+
+def test_a_published_model_takes_physical_frames_once_it_is_normalised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """f(a x + b) = a f(x) + b, and only then."""
+    checkpoint = read_checkpoint(save(tmp_path / "small.pth", stored("patch4")[1]), HEADS)
+    x = torch.randn(2, 2, 2, 1, 1, 1, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model = checkpoint.normalised().build()
+        assert torch.allclose(model(40 * x + 7), 40 * model(x) + 7, rtol=1e-4, atol=1e-3)
+        assert "normalisation=context" in capsys.readouterr().out
+        stored_one = checkpoint.normalised("none").build()
+        assert not torch.allclose(stored_one(40 * x + 7), 40 * stored_one(x) + 7, rtol=0.1)
+        assert not capsys.readouterr().out

@@ -114,9 +114,11 @@ def test_the_latent_tokens_hold_all_frames_and_end_in_the_forecast() -> None:
     assert relative(model.encode(x), latent) < 1e-10
 
 
-def test_attention_over_more_sequences_than_one_call_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("most", [7, 30])
+def test_attention_over_more_sequences_than_one_call_takes(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Along the last axis they are places, along the first one heads of all places behind it."""
     plain, model = pair(**SMALL)
-    monkeypatch.setattr("morph.model.mixer._MOST_SEQUENCES", 7)
+    monkeypatch.setattr("morph.model.mixer._MOST_SEQUENCES", most)
     x = normal(2, 3, 2, 3, 8, 12, 16)
     assert relative(model(x), plain(x)) < 1e-10
 

@@ -148,3 +148,29 @@ def test_precisions_by_name() -> None:
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"precision: expected 32-true, .* found 'fp8'"):
         dtype("fp8")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("attention", ["auto", "efficient", "math"])
+def test_a_gpu_computes_what_the_cpu_does(attention: str) -> None:
+    model = build(dropout=0.0)
+    expected = run(model)
+    set_execution(model.cuda(), attention=attention, device="cuda")
+    output = model(CONTEXT.cuda())
+    (output * WEIGHT.cuda()).sum().backward()
+    gradients = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
+    assert difference({"output": output.detach().cpu(), **gradients}, expected) < 1e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("attention", ["auto", "flash"])
+def test_bfloat16_on_a_gpu_stays_within_its_rounding(attention: str) -> None:
+    model = build(dropout=0.0)
+    expected = model(CONTEXT)
+    set_execution(model.cuda(), attention=attention, device="cuda", dtype=torch.bfloat16)
+    with torch.autocast("cuda", torch.bfloat16):
+        found = model(CONTEXT.cuda()).cpu()
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()

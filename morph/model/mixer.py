@@ -50,10 +50,15 @@ class AxisAttention(nn.Module):
             x.reshape(x.shape[:axis].numel(), x.shape[axis], -1, x.shape[-1] // self.heads).transpose(1, 2)
             for x in (q, k, v)
         )
-        if q.shape[1] <= _MOST_SEQUENCES:
-            return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        parts = zip(*(x.split(_MOST_SEQUENCES, 1) for x in (q, k, v)), strict=True)
-        return torch.cat([functional.scaled_dot_product_attention(*part) for part in parts], 1).transpose(1, 2)
+        return _attention(q, k, v).transpose(1, 2)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    for along in (0, 1):
+        if q.shape[along] > _MOST_SEQUENCES:
+            parts = zip(*(x.split(_MOST_SEQUENCES, along) for x in (q, k, v)), strict=True)
+            return torch.cat([functional.scaled_dot_product_attention(*part) for part in parts], along)
+    return functional.scaled_dot_product_attention(q, k, v)
 
 
 class AxialAttention(nn.Module):
