@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from morph.command import command
-from morph.cost import Work, count_operations, matrix_product_rate, median_times, peak_memory, products
+from morph.cost import Work, count_operations, least_times, matrix_product, peak_memory, products
 from morph.execution import device as choose_device
 from morph.execution import dtype as dtype_of
 from morph.execution import set_execution
@@ -57,18 +57,18 @@ def main(config: DictConfig) -> None:
         raise ValueError(f"json: there is no folder {Path(config.json).parent}")
     models = {size: _model(size) for size in options["sizes"]}
     baseline = _baseline(options["baseline"], console)
-    rates = {p: matrix_product_rate(device, dtype_of(p)) for p in {s["precision"]: 0 for s in settings.values()}}
-    console.print(_machine(device, rates, config.seed), speed_header(), sep="\n\n", highlight=False)
+    where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    console.print(f"{where}, torch {torch.__version__}, seed {config.seed}\n\n{speed_header()}", highlight=False)
     rows = []
     for size, build in models.items():
         for name, shape in shapes.items():
             torch.manual_seed(config.seed)
             with console.status(f"{size}, {name}"):
-                for row in _measure(build(shape[1]), shape, settings, baseline, rates, device, config.repeats):
+                for row in _measure(build(shape[1]), shape, settings, baseline, device, config.repeats):
                     rows.append({"size": size, "shape": name, "dimensions": shape, **row})
                     console.print(speed_line(rows[-1]), highlight=False)
     if config.json:
-        result = {**origin(), "device": device, "seed": config.seed, "matrix_product_rate": rates, "rows": rows}
+        result = {**origin(), "device": device, "seed": config.seed, "rows": rows}
         write_whole(Path(config.json), json.dumps(result, indent=2) + "\n")
         console.print(f"\nNumbers in {config.json}")
 
@@ -103,22 +103,15 @@ def _baseline(name: str | None, console: Console) -> Callable[..., nn.Module] | 
         return None
 
 
-def _machine(device: str, rates: Mapping[str, float], seed: int) -> str:
-    where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    stated = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s ({precision})" for precision, rate in rates.items())
-    return f"{where}, torch {torch.__version__}, seed {seed}; large matrix products: {stated}"
-
-
 def _measure(
     model: Morph,
     shape: Sequence[int],
     settings: Mapping[str, Mapping[str, Any]],
     baseline: Callable[..., nn.Module] | None,
-    rates: Mapping[str, float],
     device: str,
     repeats: int,
 ) -> Iterator[dict[str, Any]]:
-    """A row for each setting; the first one's step takes turns with the plain model's."""
+    """A row for each setting; its step takes turns with a large matrix product and, once, the plain model's."""
     batch, _, *state = shape
     x, y = torch.randn(*shape, device=device), torch.randn(batch, *state, device=device)
     model = model.to(device)
@@ -144,23 +137,23 @@ def _measure(
         chosen = {key: value for key, value in setting.items() if key != "precision"}
         set_execution(timed, **chosen, device=device, dtype=dtype_of(precision))
         step, forward = _step(timed, x, y, precision), _forward(timed, x, precision)
+        product, product_operations = matrix_product(device, dtype_of(precision))
+        works = [step, product]
         if plain is not None:
-            plain_step = _step(plain.double() if precision == "64-true" else plain, x, y, precision)
-            step_s, plain_s = median_times([step, plain_step], device, repeats)
-            plain_memory = peak_memory(plain_step, device)
-            plain = None  # the further settings are measured against the first one's
-            del plain_step
-        else:
-            (step_s,) = median_times([step], device, repeats)
+            works.append(_step(plain.double() if precision == "64-true" else plain, x, y, precision))
+        step_s, product_s, *of_plain = least_times(works, device, repeats)
+        rate = product_operations / product_s
+        if plain is not None:  # the further settings are measured against the first one's
+            (plain_s,), plain_memory, plain = of_plain, peak_memory(works.pop(), device), None
         memory = peak_memory(step, device)
         inside = products(step, step_operations, device)
-        (forward_s,) = median_times([forward], device, repeats)
+        (forward_s,) = least_times([forward], device, repeats)
         yield {
             "setting": name, **setting, "parameters": parameters, "operations_per_sample": forward_operations / batch,
             "forward_s": forward_s, "step_s": step_s, "samples_per_s": batch / step_s, "memory_bytes": memory,
             "total_bytes": memory + 3 * sum(p.numel() * p.element_size() for p in timed.parameters()),
-            "share_of_rate": step_operations / step_s / rates[precision],
-            "share_of_time_in_products": inside.share, "rate_in_products": inside.rate / rates[precision],
+            "matrix_product_rate": rate, "share_of_rate": step_operations / step_s / rate,
+            "share_of_time_in_products": inside.share, "rate_in_products": inside.rate / rate,
             "plain_step_s": plain_s, "plain_memory_bytes": plain_memory, "difference_to_plain": difference,
             "ratio_to_plain": plain_s and plain_s / step_s,
             "memory_ratio_to_plain": plain_memory and memory / plain_memory,

@@ -1,7 +1,6 @@
 """What a computation costs: operations, time, memory, and how near it comes to what the machine can do."""
 
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-__all__ = ["Products", "Work", "count_operations", "matrix_product_rate", "median_times", "peak_memory", "products"]
+__all__ = ["Products", "Work", "count_operations", "matrix_product", "peak_memory", "products"]
 
 Work = Callable[[], object]
 """What is measured, such as a training step."""
@@ -42,16 +41,18 @@ class Products(NamedTuple):
     rate: float
 
 
-def matrix_product_rate(device: str, dtype: torch.dtype) -> float:
-    """Operations per second (two per multiplication and addition) of large square matrix products."""
+def matrix_product(device: str, dtype: torch.dtype) -> tuple[Work, int]:
+    """A large square matrix product, whose rate is what the machine can do, and its number of operations."""
     size = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    (seconds,) = median_times([lambda: a @ b], device, repeats=10)
-    return 2 * size**3 / seconds
+    return lambda: a @ b, 2 * size**3
 
 
-def median_times(works: Sequence[Work], device: str, repeats: int) -> list[float]:
-    """Median time of each in s.  They take turns, so that a change of the machine's speed meets all of them."""
+def least_times(works: Sequence[Work], device: str, repeats: int) -> list[float]:
+    """Least time of each in s: what else runs on the machine only adds to it.
+
+    They take turns, so that a change of the machine's speed meets all of them.
+    """
     seconds: list[list[float]] = [[] for _ in works]
     for work in works:
         work()  # the first time allocates, and compiles
@@ -62,7 +63,7 @@ def median_times(works: Sequence[Work], device: str, repeats: int) -> list[float
             work()
             _wait(device)
             taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in seconds]
+    return [min(taken) for taken in seconds]
 
 
 def count_operations(work: Work) -> int:
