@@ -139,6 +139,8 @@ def test_a_missing_suite_is_generated(tmp_path: Path) -> None:
         (("data=cfd1d", "window.context=5", *FAST), r"has 5 context frames, the model takes at most 4.*max_context=5"),
         (("data=cfd1d", "mixture.weights={dr2d: 1}"), "a number for each of cfd1d, found dr2d"),
         (("resume=nowhere",), "there is nothing at nowhere"),
+        (("data=cfd1d", "execution.attention=fast", *FAST), "attention: expected one of auto, flash, .*, found 'fast'"),
+        (("data=cfd1d", "trainer.precision=fp8", *FAST), "precision: expected 32-true, .*, found 'fp8'"),
     ],
 )
 def test_what_a_user_can_mend_is_one_message(
