@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from morph.command import command
 from morph.cost import Work, count_operations, least_times, matrix_product, peak_memory, products
+from morph.execution import ATTENTION, set_execution
 from morph.execution import device as choose_device
 from morph.execution import dtype as dtype_of
-from morph.execution import set_execution
 from morph.model.morph import Morph
 from morph.model.reference import published_options, read_reference
 from morph.progress import quiet_warnings
@@ -29,7 +29,7 @@ from morph.tables import speed_header, speed_line
 
 _SETTINGS = ("precision", "attention", "compile", "activation_checkpointing")
 _PRECISIONS = ("32-true", "bf16-mixed", "64-true")
-_LARGEST_DIFFERENCE = 1e-3  # between two models that compute the same in float32, with a margin for bfloat16's baseline
+_LARGEST_DIFFERENCE = 1e-3  # of the largest value; far above rounding in float32, far below another computation
 
 
 @command("benchmark")
@@ -37,25 +37,18 @@ def main(config: DictConfig) -> None:
     """Measure every size, shape and setting, and print a line for each as it comes.
 
     Raises:
-        ValueError: An option is unknown, or the baseline is no model.
+        ValueError: An option is unknown or impossible.
+        RuntimeError: The baseline computes something else.
     """
     quiet_warnings()
     options: Any = OmegaConf.to_container(config, resolve=True)
     device, console = choose_device(options["device"]), Console(soft_wrap=True)
-    base = {name: options[name] for name in _SETTINGS}
-    settings = {"": base} | {name: base | setting for name, setting in _chosen(options, "also", "setting").items()}
-    for setting in settings.values():
-        if setting["precision"] not in _PRECISIONS:
-            raise ValueError(f"precision: expected one of {', '.join(_PRECISIONS)}, found {setting['precision']!r}")
-    shapes = _chosen(options, "shapes", "shape")
-    for name, shape in shapes.items():
-        if len(shape) != 7 or not all(isinstance(length, int) and length > 0 for length in shape):
-            raise ValueError(f"shape.{name}: expected seven lengths, [B, T, F, C, D, H, W], found {shape}")
+    settings, shapes = _settings(options), _shapes(options)
     if config.repeats < 1:
         raise ValueError(f"repeats: expected at least 1, found {config.repeats}")
     if config.json and not Path(config.json).absolute().parent.is_dir():
         raise ValueError(f"json: there is no folder {Path(config.json).parent}")
-    models = {size: _model(size) for size in options["sizes"]}
+    models = {size: _model(size) for size in _listed(options["sizes"])}
     baseline = _baseline(options["baseline"], console)
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     console.print(f"{where}, torch {torch.__version__}, seed {config.seed}\n\n{speed_header()}", highlight=False)
@@ -67,17 +60,46 @@ def main(config: DictConfig) -> None:
                 for row in _measure(build(shape[1]), shape, settings, baseline, device, config.repeats):
                     rows.append({"size": size, "shape": name, "dimensions": shape, **row})
                     console.print(speed_line(rows[-1]), highlight=False)
+                    if config.json:
+                        numbers = {**origin(), "device": device, "seed": config.seed, "rows": rows}
+                        write_whole(Path(config.json), json.dumps(numbers, indent=2) + "\n")
     if config.json:
-        result = {**origin(), "device": device, "seed": config.seed, "rows": rows}
-        write_whole(Path(config.json), json.dumps(result, indent=2) + "\n")
         console.print(f"\nNumbers in {config.json}")
 
 
+def _settings(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    base = {name: options[name] for name in _SETTINGS}
+    chosen = {"": {}, **_chosen(options, "also", "setting")}
+    for name, setting in chosen.items():
+        if unknown := set(setting) - set(_SETTINGS):
+            raise ValueError(f"setting.{name}: expected some of {', '.join(_SETTINGS)}, found {', '.join(unknown)}")
+    settings = {name: base | setting for name, setting in chosen.items()}
+    for setting in settings.values():
+        if setting["precision"] not in _PRECISIONS:
+            raise ValueError(f"precision: expected one of {', '.join(_PRECISIONS)}, found {setting['precision']!r}")
+        if setting["attention"] not in ("auto", *ATTENTION):
+            raise ValueError(f"attention: expected one of auto, {', '.join(ATTENTION)}, found {setting['attention']!r}")
+    return settings
+
+
+def _shapes(options: Mapping[str, Any]) -> dict[str, list[int]]:
+    shapes = _chosen(options, "shapes", "shape")
+    for name, shape in shapes.items():
+        if len(shape) != 7 or not all(isinstance(length, int) and length > 0 for length in shape):
+            raise ValueError(f"shape.{name}: expected seven lengths, [B, T, F, C, D, H, W], found {shape}")
+    return shapes
+
+
 def _chosen(options: Mapping[str, Any], wanted: str, known: str) -> dict[str, Any]:
-    for name in options[wanted]:
+    names = _listed(options[wanted])
+    for name in names:
         if name not in options[known]:
             raise ValueError(f"{wanted}: expected some of {', '.join(options[known])}, found {name!r}")
-    return {name: options[known][name] for name in options[wanted]}
+    return {name: options[known][name] for name in names}
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _model(size: str) -> Callable[[int], Morph]:
@@ -118,6 +140,11 @@ def _measure(
     parameters = sum(p.numel() for p in model.parameters())
     plain, difference, plain_s, plain_memory = None, None, None, None
     if baseline is not None:
+        if any(length > 1 and length % model.patch_size for length in shape[4:]):
+            raise ValueError(
+                f"shape: the plain model takes multiples of {model.patch_size} along D, H and W, found {shape[4:]}; "
+                "set baseline=null"
+            )
         options = published_options(model.config)
         plain = baseline(**options, dropout=model.config["dropout"])
         model.restore(read_reference(plain.state_dict(), options).weights)
@@ -128,19 +155,18 @@ def _measure(
         if difference > _LARGEST_DIFFERENCE:
             raise RuntimeError(f"the model and the plain model differ by {difference:.1e} of the largest value")
     forward_operations = count_operations(_forward(model, x, "32-true"))
-    step_operations = count_operations(_gradient(model, x, y, "32-true"))
+    step_operations = count_operations(_step(model, x, y, "32-true"))
     for number, (name, setting) in enumerate(settings.items(), start=1):
         precision = setting["precision"]
         timed = copy.deepcopy(model) if number < len(settings) else model
-        if precision == "64-true":
-            timed = timed.double()
+        timed, at = (timed.double(), x.double()) if precision == "64-true" else (timed, x)
         chosen = {key: value for key, value in setting.items() if key != "precision"}
         set_execution(timed, **chosen, device=device, dtype=dtype_of(precision))
-        step, forward = _step(timed, x, y, precision), _forward(timed, x, precision)
+        step, forward = _step(timed, at, y, precision), _forward(timed, at, precision)
         product, product_operations = matrix_product(device, dtype_of(precision))
         works = [step, product]
         if plain is not None:
-            works.append(_step(plain.double() if precision == "64-true" else plain, x, y, precision))
+            works.append(_step(plain.to(at.dtype), at, y, precision))
         step_s, product_s, *of_plain = least_times(works, device, repeats)
         rate = product_operations / product_s
         if plain is not None:  # the further settings are measured against the first one's
@@ -164,20 +190,9 @@ def _forward(model: nn.Module, x: Tensor, precision: str) -> Work:
     def forward() -> None:
         model.eval()
         with torch.no_grad(), _autocast(x, precision):
-            model(x.double() if precision == "64-true" else x)
+            model(x)
 
     return forward
-
-
-def _gradient(model: nn.Module, x: Tensor, y: Tensor, precision: str) -> Work:
-    def gradient() -> None:
-        model.train()
-        with _autocast(x, precision):
-            loss = functional.mse_loss(model(x.double() if precision == "64-true" else x), y)
-        loss.backward()
-        model.zero_grad()
-
-    return gradient
 
 
 def _step(model: nn.Module, x: Tensor, y: Tensor, precision: str) -> Work:
@@ -186,7 +201,7 @@ def _step(model: nn.Module, x: Tensor, y: Tensor, precision: str) -> Work:
     def step() -> None:
         model.train()
         with _autocast(x, precision):
-            loss = functional.mse_loss(model(x.double() if precision == "64-true" else x), y)
+            loss = functional.mse_loss(model(x), y)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

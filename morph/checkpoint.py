@@ -1,7 +1,5 @@
 """Checkpoints: find, check and load what training runs, exports and the publication left."""
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -57,7 +55,7 @@ class Checkpoint(NamedTuple):
         its context.
         """
         stored = self.config["normalisation"]
-        published = stored == "none" and self.config["filling"] == "repeat"
+        published = stored == "none" and self.config["filling"] == "repeat" and not self.plan  # no run of morph.train
         kind = wanted or ("context" if published else stored)
         if kind != stored and not wanted:
             print(f"normalisation={kind}: a published model expects normalised frames")
@@ -70,7 +68,7 @@ class Checkpoint(NamedTuple):
             if self.adapter:
                 add_adapter(model, self.adapter)
             model.restore(self.weights)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"checkpoint: {error}") from error
         return merge_adapter(model) if merge and self.adapter else model
 
@@ -133,8 +131,9 @@ def read_checkpoint(path: str | Path, config: Mapping[str, Any] | None = None) -
             read = _read_run(contents)
         if config:
             raise ValueError("it says itself how it is built; config is for published files of unpublished sizes")
-    except ValueError as error:
-        raise ValueError(f"checkpoint: {path}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        reason = error if isinstance(error, ValueError) else f"its configuration is damaged: {error!r}"
+        raise ValueError(f"checkpoint: {path}: {reason}") from error
     return read
 
 
@@ -158,8 +157,10 @@ def _load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
+    except OSError:
+        raise
+    except Exception as error:  # what unpickling makes of a file that is something else is anything
+        reason = f"{type(error).__name__}: {str(error).split('. ')[0]}".splitlines()[0]
         size = path.stat().st_size
         raise ValueError(f"it is empty, truncated or no checkpoint at all ({size} bytes): {reason}") from error
 

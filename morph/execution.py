@@ -1,5 +1,7 @@
 """How a model is run: what changes its speed and memory, but not its result beyond rounding."""
 
+import os
+
 import torch
 import torch.nn.functional as functional
 
@@ -16,7 +18,7 @@ ATTENTION = {
 """Implementations of attention by name, and what allows each of them."""
 
 _DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64": torch.float64}
-_COMPILED_SHAPES = 64  # torch gives up after 8, fewer than the data sets of a mixture need
+_COMPILED_SHAPES = 1024  # torch gives up after 8; each data set needs several, for training, judging, smaller batches
 
 
 def device(wanted: str) -> str:
@@ -32,11 +34,11 @@ def device(wanted: str) -> str:
     return "cuda" if wanted == "cuda" or (wanted == "auto" and has_gpu) else "cpu"
 
 
-def precision(wanted: str) -> str:
-    """ "auto" is bfloat16 where the hardware has it, else float32."""
+def precision(wanted: str, device: str) -> str:
+    """ "auto" is bfloat16 on a GPU that has it, else float32."""
     if wanted != "auto":
         return wanted
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if device == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
 
 
 def dtype(precision: str | int) -> torch.dtype:
@@ -51,9 +53,10 @@ def dtype(precision: str | int) -> torch.dtype:
     return found
 
 
-def strategy(wanted: str, devices: int | str) -> str:
+def strategy(wanted: str, devices: int | str, num_nodes: int = 1) -> str:
     """Weights that a batch does not use (time attention at T = 1, queries on an axis of length 1) have no gradient."""
-    return "ddp_find_unused_parameters_true" if wanted in ("auto", "ddp") and devices not in (1, "1") else wanted
+    several = devices not in (1, "1") or num_nodes > 1
+    return "ddp_find_unused_parameters_true" if wanted in ("auto", "ddp") and several else wanted
 
 
 def set_execution(
@@ -82,9 +85,11 @@ def set_execution(
         raise ValueError(f"attention: expected one of auto, {', '.join(ATTENTION)}, found {attention!r}")
     for name, allow in ATTENTION.items():
         allow(attention in ("auto", name))
-    probe = torch.zeros(1, 1, 16, 64, device=device, dtype=dtype)
     try:
-        functional.scaled_dot_product_attention(probe, probe, probe)
+        if attention != "auto":
+            place = torch.device(device, int(os.environ.get("LOCAL_RANK", 0))) if device == "cuda" else device
+            probe = torch.zeros(1, 1, 16, 64, device=place, dtype=dtype)
+            functional.scaled_dot_product_attention(probe, probe, probe)
     except RuntimeError as error:
         for allow in ATTENTION.values():
             allow(True)
@@ -92,7 +97,8 @@ def set_execution(
         raise ValueError(f"attention={attention} does not exist for {kind} on {device}; leave it at auto") from error
     model.activation_checkpointing = activation_checkpointing
     if compile:
-        torch._dynamo.config.recompile_limit = max(_COMPILED_SHAPES, torch._dynamo.config.recompile_limit)
+        torch._dynamo.config.recompile_limit = _COMPILED_SHAPES
+        torch._dynamo.config.accumulated_recompile_limit = 4 * _COMPILED_SHAPES
         # Block by block: all blocks share their code, so that a shape of data takes a fraction of the time.
         for part in (model.embedding, *model.blocks):
             part.compile(dynamic=False)

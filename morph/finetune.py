@@ -17,8 +17,8 @@ def grow_context(model: Morph, max_context: int) -> Morph:
     """A copy that takes more frames of context: its position table is repeated along time.
 
     The table (1, old, patches, E) is repeated as a whole, its last row in what remains, as published.  All else stays:
-    with up to `old` frames the copy forecasts what the model does (to rounding where positions are resampled along
-    time, "bilinear", and old = 1).
+    with up to `old` frames the copy forecasts what the model does, unless positions are resampled along time
+    ("bilinear", published size L).
 
     Raises:
         ValueError: The model takes more frames already.

@@ -1,5 +1,6 @@
 """What a training run starts from: a new model, or that of a checkpoint."""
 
+from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -11,6 +12,7 @@ from morph.model.morph import Morph
 __all__ = ["starting_model"]
 
 _NORMALISATION = "model.normalisation="
+_DEFAULT = "model/ti"
 
 
 def starting_model(config: DictConfig) -> Morph:
@@ -30,11 +32,7 @@ def starting_model(config: DictConfig) -> Morph:
             )
         model: Morph = instantiate(config.model)
         return model
-    stated = given("model")
-    kind = config.model.normalisation if any(option.startswith(_NORMALISATION) for option in stated) else None
-    if ignored := [option for option in stated if not option.startswith(_NORMALISATION)]:
-        raise ValueError(f"{', '.join(ignored)}: with checkpoint= the model is that of the checkpoint; leave this out")
-    checkpoint = read_checkpoint(config.checkpoint).normalised(kind)
+    checkpoint = read_checkpoint(config.checkpoint).normalised(_normalisation(config))
     if checkpoint.adapter:
         print(f"{config.checkpoint}: its adapter is merged into the weights")
     model = checkpoint.build(merge=True)
@@ -47,3 +45,21 @@ def starting_model(config: DictConfig) -> Morph:
     if context > most:
         model = grow_context(model, context)
     return model.train()
+
+
+def _normalisation(config: DictConfig) -> str | None:
+    """The one option of `model` that counts beside a checkpoint, None where it was not chosen.
+
+    Raises:
+        ValueError: The command line or an experiment chooses others, which would be ignored.
+    """
+    stated = [option.lstrip("+") for option in given("model")]
+    if ignored := [option for option in stated if not option.startswith(_NORMALISATION)]:
+        raise ValueError(f"{', '.join(ignored)}: with checkpoint= the model is that of the checkpoint; leave this out")
+    default = compose(_DEFAULT).model
+    kind: str = config.model.normalisation
+    if {**config.model, "normalisation": None} != {**default, "normalisation": None}:
+        raise ValueError(
+            "an experiment chooses the model, which with checkpoint= is that of the checkpoint; leave one out"
+        )
+    return kind if stated or kind != default.normalisation else None

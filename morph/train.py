@@ -57,8 +57,8 @@ def main(config: DictConfig) -> None:
         plain["model"] = forecaster.model.config
     if resume:
         check_resume(resume, forecaster, data)
-    computed_in = precision(config.trainer.precision)
     where = device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    computed_in = precision(config.trainer.precision, where)
     set_execution(forecaster.model, **plain["execution"], device=where, dtype=dtype(computed_in))
     claim(run_dir, config.overwrite, resume)
     callbacks = instantiate(
@@ -67,7 +67,7 @@ def main(config: DictConfig) -> None:
     trainer = instantiate(
         config.trainer,
         precision=computed_in,
-        strategy=strategy(config.trainer.strategy, config.trainer.devices),
+        strategy=strategy(config.trainer.strategy, config.trainer.devices, config.trainer.get("num_nodes", 1)),
         logger=instantiate(config.logger),
         callbacks=[*callbacks.values(), RunRecord(run_dir, DictConfig({**plain, "datasets": datasets}), resume)],
     )

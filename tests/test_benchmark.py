@@ -82,6 +82,9 @@ def test_the_command_measures_against_the_plain_model(call: Callable[..., Result
         (["shapes=[mine]", "+shape.mine=[1,1,64]"], r"shape.mine: expected seven lengths, .* found \[1, 1, 64\]"),
         (["json=nowhere/speed.json"], "json: there is no folder nowhere"),
         (["repeats=0"], "repeats: expected at least 1, found 0"),
+        (["attention=fast"], "attention: expected one of auto, flash, efficient, cudnn, math, found 'fast'"),
+        (["also=mine", "+setting.mine={foo: 1}"], "setting.mine: expected some of precision, .*, found foo"),
+        (["sizes=nano", "shapes=odd", "+shape.odd=[1,1,1,1,1,96,100]"], "shape: the plain model takes multiples of 8"),
     ],
 )
 def test_wrong_options(call: Callable[..., Result], tmp_path: Path, options: list[str], message: str) -> None:

@@ -72,6 +72,13 @@ def test_the_same_command_gives_the_same_numbers(suite_root: Path, trained: Path
 
 
 @pytest.mark.slow
+def test_how_it_is_run_does_not_change_the_numbers(call: Any, suite_root: Path, trained: Path, tmp_path: Path) -> None:
+    options = ("data=[cfd1d,dr2d]", *FAST, "execution.activation_checkpointing=true")
+    done = call(*train_options(suite_root), f"run_dir={tmp_path}/run", *options, cwd=suite_root)
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "run") == losses(trained)
+
+
 def test_evaluation_is_labelled_and_complete(suite_root: Path, trained: Path, tmp_path: Path) -> None:
     done = evaluate(suite_root, f"checkpoint={trained}", f"run_dir={tmp_path}", "data=[cfd1d,mhd3d]")
     assert done.returncode == 0, done.stderr

@@ -42,11 +42,15 @@ SHAPES = {
     "3d": (1, 1, 3, 3, 8, 12, 16),
     "3d-context": (2, 2, 1, 3, 8, 12, 16),
     "3d-flat": (2, 1, 2, 1, 8, 1, 16),
+    "3d-narrow": (1, 1, 2, 1, 8, 12, 4),
+    "3d-narrow-context": (1, 3, 2, 1, 8, 12, 1),
+    "3d-narrow-many-tokens": (8, 1, 1, 1, 8, 12, 4),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "small": SMALL,
     "filters": {**SMALL, "conv_filter": 32},
     "large": {**SMALL, "model_size": "L"},
+    "large-one-frame": {**SMALL, "model_size": "L", "max_ar": 1},
 }
 
 
@@ -77,7 +81,8 @@ def relative(found: Tensor, expected: Tensor) -> float:
     ("options", "shape"),
     [("small", shape) for shape in SHAPES]
     + [("filters", shape) for shape in ("1d", "2d", "3d")]
-    + [("large", shape) for shape in ("2d", "2d-context", "1d-context")],
+    + [("large", shape) for shape in ("2d", "2d-context", "1d-context")]
+    + [("large-one-frame", "2d")],
 )
 def test_plain_arithmetic(options: str, shape: str, capsys: pytest.CaptureFixture[str]) -> None:
     plain, model = pair(**OPTIONS[options])
@@ -126,6 +131,7 @@ def test_attention_over_more_sequences_than_one_call_takes(most: int, monkeypatc
 # Everything below: whatever is added to a layer takes effect, although its weights are otherwise used without it.
 
 FULL = normal(2, 3, 3, 3, 8, 8, 8)  # all axes, several fields: every layer counts
+SLICE = normal(2, 1, 2, 3, 8, 12, 4)  # the last axis absent
 LINE = normal(32, 1, 1, 3, 1, 1, 64)  # axes that are absent, one field: what is folded into single products
 
 
@@ -143,18 +149,19 @@ def folded_on_a_line(name: str) -> bool:
 def test_every_adapter_changes_the_output_and_receives_a_gradient() -> None:
     _, model = pair(**SMALL)
     names = [name for name, _ in linears(model)]
-    before = {id(x): model(x) for x in (FULL, LINE)}
+    before = {id(x): model(x) for x in (FULL, SLICE, LINE)}
     inject_adapter_in_model(LoraConfig(r=2, target_modules=names, init_lora_weights=False), model)
     factors = {name: p for name, p in model.named_parameters() if "lora_B" in name}
     assert len(factors) == len(names)
     weights = {name: p.detach().clone() for name, p in factors.items()}
-    for x, counts in ((FULL, lambda name: True), (LINE, folded_on_a_line)):
+    for x, counts in ((FULL, lambda name: True), (SLICE, lambda name: name.endswith(".v")), (LINE, folded_on_a_line)):
         for factor in factors.values():
             factor.data.zero_()
         assert relative(model(x), before[id(x)]) < 1e-12
         for name, factor in factors.items():
             layer = name.split(".lora_B")[0]
-            if not counts(layer) or layer.endswith("field_attention.k"):
+            absent = x is not FULL and ".time." in layer
+            if not counts(layer) or layer.endswith("field_attention.k") or absent:
                 continue
             factor.data.copy_(weights[name])
             changed = model(x)
@@ -182,7 +189,19 @@ def test_an_adapter_counts_as_its_product_added_to_the_weight() -> None:
         if not name.endswith((".A", ".B")):
             merged[name] = value
     model = load_reference(merged, SMALL)
-    for x in (FULL, LINE):
+    for x in (FULL, SLICE, LINE):
+        assert relative(model(x), plain(x)) < 1e-10
+
+
+def test_an_adapter_of_the_file_computes_what_the_plain_factors_do() -> None:
+    options = {**SMALL, "lora_r_attn": 2, "lora_r_mlp": 3}
+    torch.manual_seed(0)
+    plain = PlainModel(**options).eval()
+    for name, parameter in plain.named_parameters():
+        if name.endswith(".B"):
+            nn.init.normal_(parameter, std=0.3)
+    model = load_reference(plain.state_dict(), SMALL)
+    for x in (FULL, SLICE, LINE):
         assert relative(model(x), plain(x)) < 1e-10
 
 
@@ -242,6 +261,49 @@ def test_a_hook_on_a_convolution_takes_effect() -> None:
         layer.register_forward_hook(lambda module, args, output: seen.append(module))
     assert relative(model(LINE), plain(LINE)) < 1e-10
     assert len(seen) == 3
+
+
+def test_weights_given_from_outside_and_layers_without_a_bias() -> None:
+    _, model = pair(**SMALL)
+    state = {name: value.detach() + 0.01 for name, value in model.named_parameters()}
+    _, expected = pair(**SMALL)
+    expected.load_state_dict(state)
+    assert relative(torch.func.functional_call(model, state, (LINE,)), expected(LINE)) < 1e-12
+    for name in ("decoder.linear", "embedding.projection", "embedding.field_attention.v", "blocks.0.mixer.depth.o"):
+        _, expected = pair(**SMALL)
+        layer = expected.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        without = nn.Linear(layer.in_features, layer.out_features, bias=False)
+        without.weight.data.copy_(layer.weight)
+        layer.bias.data.zero_()
+        _, model = pair(**SMALL)
+        model.set_submodule(name, without)
+        assert relative(model(LINE), expected(LINE)) < 1e-12, name
+
+
+def test_what_a_hook_has_seen_stays_as_it_was() -> None:
+    """Also where a field is one patch and nothing has to be moved."""
+    plain, model = pair(**SMALL)
+    seen: list[Tensor] = []
+    model.embedding.convolution.register_forward_hook(
+        lambda module, args, output: seen.extend((output, output.clone()))
+    )
+    x = normal(2, 1, 2, 1, 1, 1, 4)
+    assert relative(model(x), plain(x)) < 1e-10
+    assert torch.equal(*seen)
+
+
+class Twofold(AxialAttention):
+    """Made of the mixer that is here, with the protocol's signature."""
+
+    def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
+        return 2 * super().forward(tokens)
+
+
+def test_a_mixer_made_of_axial_attention_keeps_to_the_protocol() -> None:
+    model = Morph(dim=32, depth=1, heads=4, field_heads=8, patch_size=4, mixer=Twofold, predict="frame").eval()
+    x = normal(1, 3, 2, 1, 1, 8, 8)
+    assert torch.equal(model.blocks[0](model.embedding(x), last_only=True), model.blocks[0](model.embedding(x))[:, -1:])
 
 
 def test_is_plain_sees_what_was_added() -> None:

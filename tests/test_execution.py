@@ -142,7 +142,7 @@ def test_what_does_not_exist_is_refused(options: dict[str, str], message: str) -
 
 
 def test_precisions_by_name() -> None:
-    assert precision("64-true") == "64-true"
+    assert (precision("64-true", "cpu"), precision("auto", "cpu")) == ("64-true", "32-true")
     assert [dtype(name) for name in ("32-true", "bf16-mixed", "16-mixed", 64)] == [
         torch.float32, torch.bfloat16, torch.float16, torch.float64,
     ]  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from experiments.shortcuts import measure
 from morph.data.adapter import DatasetAdapter
 from morph.model.morph import Morph
 from tests.conftest import ROOT, run_module
@@ -65,3 +66,11 @@ def test_every_data_set_opens_and_reads(suite_root: Path, name: str, split: str)
     # The increment scale of the training split is that of the frames, up to the spread between trajectories.
     assert (adapter.statistics.rms_increment > 0).all()
     assert set(adapter.parameters(0)) == set(spec.parameters) != set()
+
+
+def test_the_study_of_the_shortcuts_takes_each_of_them_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it still finds what it takes away; whether that is slower is for the machine to say."""
+    monkeypatch.setattr(measure, "REPEATS", 1)
+    seconds = measure.measure((1, 2, 2, 1, 1, 16, 16))
+    assert set(seconds) == set(measure.WITHOUT)
+    assert min(seconds.values()) > 0

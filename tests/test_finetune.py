@@ -218,6 +218,10 @@ def test_the_second_stage_from_the_command_line(call: Any, first_stage: Path, mo
         ((SECOND_STAGE, "checkpoint=nowhere"), "error: checkpoint: there is nothing at nowhere"),
         (("checkpoint=ar1",), "error: window.context=4: the model of ar1 takes at most 1 context frames; grow it with"),
         (
+            ("+experiment=debug", "checkpoint=ar1"),
+            "error: an experiment chooses the model, which with checkpoint= is that of the checkpoint",
+        ),
+        (
             ("checkpoint=ar1", "model=s", "model.dropout=0"),
             "error: model=s, model.dropout=0: with checkpoint= the model",
         ),

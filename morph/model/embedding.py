@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as functional
@@ -57,10 +58,11 @@ class FieldConvolution(nn.Module):
         # On an axis of length 1 only the centre tap meets data.
         present = [axis for axis in (2, 3, 4) if x.shape[axis] > 1] or [4]
         taps = [slice(None) if axis in present else 1 for axis in (2, 3, 4)]
-        kernels = [layer.get_parameter("weight")[:, :, *taps] for layer in self.stack]
+        kernels = [cast(nn.Conv3d, layer).weight[:, :, *taps] for layer in self.stack]
         # Components beyond C are zero, so their columns of the 1x1x1 kernel drop out; the two linear maps are one.
         expand = self.expand.weight[:, : x.shape[1], 0, 0, 0]
-        kernels[0] = torch.einsum("om...,mc->oc...", kernels[0], expand)
+        with in_full_precision(expand):
+            kernels[0] = torch.einsum("om...,mc->oc...", kernels[0], expand)
         convolve = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[len(present)]
         shape = x.shape[2:]
         x = x.reshape(*x.shape[:2], *(x.shape[axis] for axis in present))
@@ -134,11 +136,12 @@ class PatchEmbedding(nn.Module):
     def forward(self, context: Context) -> Tokens:
         size, steps, fields = context.shape[:3]
         patch = patch_shape(context.shape[4:], self.patch_size)
-        x = self.convolution(context.flatten(0, 2))
+        pixels = self.convolution(context.flatten(0, 2))
         z, y, w = patch
-        x = rearrange(x, "(n f) c (d z) (h y) (w x) -> (n d h w) f (c z y x)", f=fields, z=z, y=y, x=w)
-        x = functional.leaky_relu(x, SLOPE, inplace=True)
-        tokens = self._tokens(x)
+        x = rearrange(pixels, "(n f) c (d z) (h y) (w x) -> (n d h w) f (c z y x)", f=fields, z=z, y=y, x=w)
+        # In place saves the largest tensor of a 3-D model; where nothing had to be moved, others may hold it.
+        moved = not torch.compiler.is_compiling() and x.data_ptr() != pixels.data_ptr()
+        tokens = self._tokens(functional.leaky_relu(x, SLOPE, inplace=moved))
         d, h, w = (length // extent for length, extent in zip(context.shape[4:], patch, strict=True))
         return tokens.view(size, steps, d, h, w, -1)
 

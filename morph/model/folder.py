@@ -26,12 +26,12 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def write_folder(
-    folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], shard_size: str = "5GB"
+    folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], shard_size: str | int = "5GB"
 ) -> list[Path]:
     """Write a model whole or not at all, in place of one that is there; other files stay.
 
     Args:
-        shard_size: Largest file, such as 5GB or 500MB.
+        shard_size: Largest file, such as 5GB or 500MB, or in bytes.
 
     Returns:
         The files.
@@ -46,12 +46,13 @@ def write_folder(
             save_torch_state_dict(dict(weights), unfinished, max_shard_size=shard_size)
         except ValueError as error:
             raise ValueError(f"shard_size: expected a size such as 5GB or 500MB, found {shard_size!r}") from error
-        # Without it there is no model: it goes first and comes last.
+        (unfinished / _CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n")
+        # All is written; what is left is renaming.  Without its configuration there is no model: it goes first and
+        # comes last.
         (folder / _CONFIG).unlink(missing_ok=True)
         for path in folder.iterdir():
             if _OURS.fullmatch(path.name):
                 path.unlink()
-        (unfinished / _CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n")
         for path in unfinished.iterdir():
             path.chmod((unfinished / _CONFIG).stat().st_mode)  # safetensors makes its files private
         files = sorted(unfinished.iterdir(), key=lambda path: (path.name == _CONFIG, path.name))

@@ -15,14 +15,17 @@ _LAYERS = (nn.Linear, nn.Conv3d, nn.ModuleList)
 def is_plain(*modules: nn.Module) -> bool:
     """Whether using the weights of these modules' linear and convolutional layers is the same as calling the modules.
 
-    Not so for a layer that was replaced by one of another class (an adapter, a quantised or parametrised layer), whose
-    weight is no plain tensor, or that carries a hook: those are called, so that whatever was added takes effect.
+    Not so for a layer that was replaced by one of another class (an adapter, a quantised or parametrised layer) or by
+    one without a bias, whose weight is no plain tensor, or that carries a hook: those are called, so that whatever was
+    added takes effect.
     """
     return not registry._has_any_global_hook() and all(_is_plain(part) for whole in modules for part in whole.modules())
 
 
 def _is_plain(module: nn.Module) -> bool:
     if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        return False
+    if type(module) is nn.Linear and module.bias is None:
         return False
     known = type(module) in _LAYERS or type(module).__module__.startswith("morph.model.")
     parameters = module.parameters(recurse=False)

@@ -80,21 +80,22 @@ class AxialAttention(nn.Module):
             last = tokens[:, -1:] if last_only else tokens
             tokens = last + self.time(tokens, _TIME, last_only)
         along = list(zip(_SPACE, (self.depth, self.height, self.width), strict=True))
-        absent = [attention for axis, attention in along if tokens.shape[axis] == 1]
+        absent = [(attention, axis) for axis, attention in along if tokens.shape[axis] == 1]
         mixed = [attention(tokens, axis) for axis, attention in along if tokens.shape[axis] > 1]
         return sum([*mixed, _along_absent_axes(tokens, absent)], tokens) if absent else sum(mixed, tokens)
 
 
-def _along_absent_axes(tokens: Kept, attentions: list[AxisAttention]) -> Kept:
+def _along_absent_axes(tokens: Kept, absent: list[tuple[AxisAttention, int]]) -> Kept:
     """Sum of o(v(tokens)) over the axes that the data does not have: linear maps, which are one.
 
     Their product costs as much as that many tokens of dimension E.
     """
+    attentions = [attention for attention, _ in absent]
     count, (width, num_tokens) = len(attentions), (tokens.shape[-1], tokens.shape[:-1].numel())
     if (2 * count - 1) * num_tokens > count * width and is_plain(*attentions):
         weights, biases = zip(*(compose(affine(a.o), affine(a.v)) for a in attentions), strict=True)
         return functional.linear(tokens, sum(weights[1:], weights[0]), sum(biases[1:], biases[0]))
-    parts = [attention(tokens, _SPACE[0] if tokens.shape[_SPACE[0]] == 1 else _SPACE[1]) for attention in attentions]
+    parts = [attention(tokens, axis) for attention, axis in absent]
     return sum(parts[1:], parts[0])
 
 
@@ -117,8 +118,8 @@ class Block(nn.Module):
         normed = self.norm_mixer(tokens)
         if last_only:
             tokens = tokens[:, -1:]
-            # Other mixers keep the shape, as the protocol says.
-            axial = isinstance(self.mixer, AxialAttention)
+            # Other mixers, also those made of this one, keep the shape, as the protocol says.
+            axial = type(self.mixer) is AxialAttention
             mixed = self.mixer(normed, last_only=True) if axial else self.mixer(normed)[:, -1:]
         else:
             mixed = self.mixer(normed)

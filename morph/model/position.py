@@ -15,14 +15,15 @@ class LearnedPositions(nn.Module):
 
     Args:
         resample: "linear": the first T rows, linearly interpolated over the patch axis to the number of patches.
-            "bilinear": time and patches together, with antialiasing (published size L with several context frames).
+            "bilinear": time and patches together, with antialiasing; a table of one row is resampled linearly all the
+            same (published size L).
     """
 
     def __init__(self, dim: int, max_context: int, max_patches: int, resample: str, dropout: float) -> None:
         super().__init__()
         if resample not in ("linear", "bilinear"):
             raise ValueError(f"resample_positions: expected one of linear, bilinear, found {resample!r}")
-        self.resample = resample
+        self.resample = resample if max_context > 1 else "linear"
         # Small, so that an untrained table does not drown the content of the tokens.
         self.table = nn.Parameter(torch.randn(1, max_context, max_patches, dim) * 0.02)
         self.dropout = Dropout(dropout)

@@ -96,7 +96,7 @@ def read_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
             capacity=Capacity(
                 options["max_fields"], options["max_components"], options["max_ar"], options["max_patches"]
             ),
-            resample_positions="bilinear" if options["model_size"] == "L" and options["max_ar"] > 1 else "linear",
+            resample_positions="bilinear" if options["model_size"] == "L" else "linear",
             normalisation="none",
             predict="frame",
             filling="repeat",
