@@ -258,7 +258,7 @@ def test_a_full_disk_leaves_nothing_half_written(
 @pytest.mark.slow
 def test_a_killed_run_resumes_from_the_command_line(suite_root: Path, tmp_path: Path) -> None:
     """Killed once it has a checkpoint, which is inside an epoch; then the scores of a run that was not."""
-    options = ("data=[cfd1d,dr2d]", *FAST, "mixture.steps_per_epoch=60", "checkpoint_every=7", "loader.num_workers=1")
+    options = ("data=[cfd1d,dr2d]", *FAST, "mixture.steps_per_epoch=30", "checkpoint_every=7", "loader.num_workers=1")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     done = train(suite_root, *options, f"run_dir={whole}")
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.slow
-def test_its_commands_and_snippets_run(suite_root: Path, tmp_path: Path) -> None:
+def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Path) -> None:
     """The Python snippets on a run named as there, made small."""
     train = run_module(
         "morph.train", "+experiment=demo", "level=tiny", f"data_dir={suite_root}", "mixture.steps_per_epoch=2",
@@ -27,7 +27,7 @@ def test_its_commands_and_snippets_run(suite_root: Path, tmp_path: Path) -> None
     commands[3] += [f"data_dir={suite_root}", "level=tiny", "steps=2"]
     save(tmp_path / "morph-Ti-FM-max_ar1_ep225.pth", published_state(**SIZES["Ti"]))
     for command in [*commands, ["morph.evaluate", "checkpoint=runs/demo", "run_dir=runs/demo"]]:
-        done = run_module(*command, "one_step_windows=4", cwd=tmp_path)
+        done = call(*command, "one_step_windows=4", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(snippets) == 3
@@ -41,7 +41,7 @@ def test_its_commands_and_snippets_run(suite_root: Path, tmp_path: Path) -> None
     (export,) = (
         line.split("#")[0].split() for line in README.splitlines() if line.startswith("python -m morph.export")
     )
-    done = run_module(*export[2:], cwd=tmp_path)
+    done = call(*export[2:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
