@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from morph.command import command
 from morph.cost import Work, count_operations, least_times, matrix_product, peak_memory, products
-from morph.execution import ATTENTION, set_execution
+from morph.execution import check_attention, set_execution
 from morph.execution import device as choose_device
 from morph.execution import dtype as dtype_of
 from morph.model.morph import Morph
@@ -77,8 +77,7 @@ def _settings(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for setting in settings.values():
         if setting["precision"] not in _PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(_PRECISIONS)}, found {setting['precision']!r}")
-        if setting["attention"] not in ("auto", *ATTENTION):
-            raise ValueError(f"attention: expected one of auto, {', '.join(ATTENTION)}, found {setting['attention']!r}")
+        check_attention(setting["attention"])
     return settings
 
 

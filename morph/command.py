@@ -15,7 +15,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-__all__ = ["command", "given"]
+__all__ = ["command", "defaults", "given"]
 
 _CONF = str(Path(__file__).resolve().parent.parent / "conf")
 _TRACEBACK = "MORPH_TRACEBACK"
@@ -49,6 +49,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         return main
 
     return decorate
+
+
+def defaults(config_name: str) -> DictConfig:
+    """What conf/<config_name>.yaml says without a command line or an experiment; interpolations are as written."""
+    return hydra.compose(config_name)
 
 
 def given(group: str) -> list[str]:

@@ -12,7 +12,7 @@ from rich.progress import Progress, TimeElapsedColumn
 
 from morph.baselines import NAIVE
 from morph.checkpoint import find_checkpoint, read_checkpoint, run_of
-from morph.command import command
+from morph.command import command, defaults
 from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, open_split, prepare
 from morph.execution import device as choose_device
@@ -22,7 +22,7 @@ from morph.provenance import record, write_whole
 from morph.scoring import Scores, check_lengths, score, summarise, work
 from morph.tables import error_table
 
-_DEFAULTS = {"data_dir": "data", "level": "small", "suite_seed": 0}  # those of conf/train.yaml
+_WHERE = ("data_dir", "level", "suite_seed")  # what a checkpoint of a run says of its data
 
 
 @command("evaluate")
@@ -36,7 +36,8 @@ def main(config: DictConfig) -> None:
     checkpoint = checkpoint.normalised(config.normalisation)
     model = checkpoint.build()
     context = _context(config.context, checkpoint.context, model)
-    stated = {**_DEFAULTS, **checkpoint.options}
+    training = defaults("train")
+    stated = {**{key: training[key] for key in _WHERE}, **checkpoint.options}
     options = {key: value if config[key] is None else config[key] for key, value in stated.items()}
     datasets = find_datasets(config.data or list(checkpoint.specs), options)
     adapters = {}

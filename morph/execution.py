@@ -7,7 +7,7 @@ import torch.nn.functional as functional
 
 from morph.model.morph import Morph
 
-__all__ = ["ATTENTION", "device", "dtype", "precision", "set_execution", "strategy"]
+__all__ = ["ATTENTION", "check_attention", "device", "dtype", "precision", "set_execution", "strategy"]
 
 ATTENTION = {
     "flash": torch.backends.cuda.enable_flash_sdp,
@@ -59,6 +59,16 @@ def strategy(wanted: str, devices: int | str, num_nodes: int = 1) -> str:
     return "ddp_find_unused_parameters_true" if wanted in ("auto", "ddp") and several else wanted
 
 
+def check_attention(wanted: str) -> None:
+    """Check that there is such an implementation, on whatever device.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if wanted not in ("auto", *ATTENTION):
+        raise ValueError(f"attention: expected one of auto, {', '.join(ATTENTION)}, found {wanted!r}")
+
+
 def set_execution(
     model: Morph,
     *,
@@ -81,8 +91,7 @@ def set_execution(
     Raises:
         ValueError: The attention is unknown, or does not exist for this device and precision.
     """
-    if attention != "auto" and attention not in ATTENTION:
-        raise ValueError(f"attention: expected one of auto, {', '.join(ATTENTION)}, found {attention!r}")
+    check_attention(attention)
     for name, allow in ATTENTION.items():
         allow(attention in ("auto", name))
     try:

@@ -140,9 +140,9 @@ class Normalisation:
 
     def denormalise(self, output: State, context: Context, scales: Scales) -> State:
         """The model's output as a physical frame, given the physical context."""
-        if self.predict == "frame" and self.kind == "none":
-            return output
         if self.predict == "frame":
+            if self.kind == "none":
+                return output
             return output * scales.std[..., None, None, None, None] + scales.mean[..., None, None, None]
         base = persistence(context) if self.base == "persistence" else linear_extrapolation(context)
         return torch.addcmul(base, output, scales.increment[..., None, None, None, None])

@@ -1,18 +1,16 @@
 """What a training run starts from: a new model, or that of a checkpoint."""
 
-from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from morph.checkpoint import read_checkpoint
-from morph.command import given
+from morph.command import defaults, given
 from morph.finetune import grow_context
 from morph.model.morph import Morph
 
 __all__ = ["starting_model"]
 
 _NORMALISATION = "model.normalisation="
-_DEFAULT = "model/ti"
 
 
 def starting_model(config: DictConfig) -> Morph:
@@ -56,7 +54,7 @@ def _normalisation(config: DictConfig) -> str | None:
     stated = [option.lstrip("+") for option in given("model")]
     if ignored := [option for option in stated if not option.startswith(_NORMALISATION)]:
         raise ValueError(f"{', '.join(ignored)}: with checkpoint= the model is that of the checkpoint; leave this out")
-    default = compose(_DEFAULT).model
+    default = defaults("train").model
     kind: str = config.model.normalisation
     if {**config.model, "normalisation": None} != {**default, "normalisation": None}:
         raise ValueError(

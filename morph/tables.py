@@ -71,6 +71,7 @@ _SPEED = (
     ("step ms", ">8"), ("samples/s", ">10"), ("memory MB", ">10"), ("total MB", ">9"), ("rate", ">6"),
     ("products", ">9"), ("ratio", ">6"), ("memory", ">7"),
 )  # fmt: skip
+_RATIOS = ("ratio_to_plain", "memory_ratio_to_plain")
 
 
 def speed_header() -> str:
@@ -94,6 +95,3 @@ def speed_line(row: Mapping[str, Any]) -> str:
         f"{row['share_of_time_in_products']:.0%}", *(f"{row[key]:.2f}" if row[key] else "" for key in _RATIOS),
     )  # fmt: skip
     return "".join(f"{cell:{form}}" for cell, (_, form) in zip(cells, _SPEED, strict=True)).rstrip()
-
-
-_RATIOS = ("ratio_to_plain", "memory_ratio_to_plain")

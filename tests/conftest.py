@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 # Before morph is imported: every jaxtyping signature is checked at every call of the tests.
@@ -17,6 +18,14 @@ _HOOK = install_import_hook(
 )
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked gpu are skipped where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def run_module(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

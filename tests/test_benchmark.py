@@ -102,7 +102,6 @@ def test_without_a_plain_model_there_are_no_ratios(call: Callable[..., Result], 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_command_measures_a_gpu(call: Callable[..., Result], tmp_path: Path) -> None:
     done = call(
         "morph.benchmark", "device=cuda", "precision=bf16-mixed", "sizes=[nano]", "shapes=[1d,3d]", "repeats=2",

@@ -151,7 +151,6 @@ def test_precisions_by_name() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("attention", ["auto", "efficient", "math"])
 def test_a_gpu_computes_what_the_cpu_does(attention: str) -> None:
     model = build(dropout=0.0)
@@ -164,7 +163,6 @@ def test_a_gpu_computes_what_the_cpu_does(attention: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("attention", ["auto", "flash"])
 def test_bfloat16_on_a_gpu_stays_within_its_rounding(attention: str) -> None:
     model = build(dropout=0.0)

@@ -218,7 +218,6 @@ def test_wrong_options_are_refused(options: dict[str, object], message: str) -> 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_numbers_of_the_cpu() -> None:
     model, x = build(), frames(2, 3, 2, 2, 8, 8, 16)
     expected = model(x)

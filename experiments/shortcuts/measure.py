@@ -7,23 +7,21 @@ All variants take turns in one process; a number is the shortest time of a step 
 
 import time
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as functional
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+import conf
 from morph.model import decoder, embedding, mixer
 from morph.model.dropout import Dropout
 from morph.model.morph import Capacity, Morph
 
-SHAPES = {
-    "1d": (16, 1, 3, 1, 1, 1, 1024),
-    "1d-context": (8, 4, 3, 1, 1, 1, 1024),
-    "2d": (4, 1, 2, 1, 1, 128, 128),
-    "2d-vector": (1, 1, 1, 2, 1, 512, 512),
-    "3d": (1, 1, 3, 3, 64, 64, 64),
-}
+BENCHMARK = OmegaConf.load(Path(conf.__path__[0]) / "benchmark.yaml")
+SHAPES = {name: tuple(BENCHMARK["shape"][name]) for name in BENCHMARK["shapes"]}
 REPEATS = 14
 
 

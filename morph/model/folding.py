@@ -28,7 +28,7 @@ def _is_plain(module: nn.Module) -> bool:
     if type(module) is nn.Linear and module.bias is None:
         return False
     known = type(module) in _LAYERS or type(module).__module__.startswith("morph.model.")
-    parameters = module.parameters(recurse=False)
+    parameters = (p for p in module._parameters.values() if p is not None)
     return known and "forward" not in vars(module) and all(type(p) in (nn.Parameter, Tensor) for p in parameters)
 
 

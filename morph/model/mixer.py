@@ -17,7 +17,6 @@ __all__ = ["AxialAttention", "AxisAttention", "Block", "Kept", "TokenMixer"]
 _TIME, _SPACE = 1, (2, 3, 4)
 _MOST_SEQUENCES = 2**15  # in one call of fused attention: CUDA kernels number them along a grid axis of 2^16
 
-
 Kept = Float[Tensor, "B T_kept d h w E"]
 """Tokens of all frames, or of the last one."""
 
@@ -80,9 +79,10 @@ class AxialAttention(nn.Module):
             last = tokens[:, -1:] if last_only else tokens
             tokens = last + self.time(tokens, _TIME, last_only)
         along = list(zip(_SPACE, (self.depth, self.height, self.width), strict=True))
-        absent = [(attention, axis) for axis, attention in along if tokens.shape[axis] == 1]
         mixed = [attention(tokens, axis) for axis, attention in along if tokens.shape[axis] > 1]
-        return sum([*mixed, _along_absent_axes(tokens, absent)], tokens) if absent else sum(mixed, tokens)
+        if absent := [(attention, axis) for axis, attention in along if tokens.shape[axis] == 1]:
+            mixed.append(_along_absent_axes(tokens, absent))
+        return sum(mixed, tokens)
 
 
 def _along_absent_axes(tokens: Kept, absent: list[tuple[AxisAttention, int]]) -> Kept:
