@@ -1,4 +1,4 @@
-"""HDF5 files that stay open between two reads: per process, and no more than a bounded number of them.
+"""Files that stay open between two reads: per process, and no more than a bounded number of them.
 
 Opening a file for every window costs more than reading the window; never closing one lets memory and descriptors grow
 with the number of files; and a handle that a forked process inherits shares its file position with the parent.
@@ -7,25 +7,55 @@ with the number of files; and a handle that a forked process inherits shares its
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import h5py
 
-__all__ = ["HANDLES", "FileHandles"]
+from data_adapters.remote import is_remote, open_remote
+
+__all__ = ["HANDLES", "FileHandles", "UnreadableError", "signature"]
 
 
-class FileHandles:
-    """Lends open HDF5 files and closes the one that was lent longest ago when there are too many.
+class UnreadableError(ValueError):
+    """A file that cannot be opened; the message says which and why."""
+
+
+Signature = tuple[int, int, int]
+"""What changes when a file is replaced or written: inode, size, time of the last change."""
+
+
+class _Closeable(Protocol):
+    def close(self) -> Any: ...
+
+
+Key = TypeVar("Key", bound=Hashable)
+Handle = TypeVar("Handle", bound=_Closeable)
+
+
+def signature(location: str) -> Signature | None:
+    """Of a file as it is now, None of a remote one or one that is not there."""
+    try:
+        found = None if is_remote(location) else os.stat(location)
+    except OSError:
+        return None
+    return None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+class FileHandles(Generic[Key, Handle]):
+    """Lends open files and closes the one that was lent longest ago when there are too many.
 
     Args:
+        opener: Opens the file of a key: its location, a path or URL, and what else decides how it is opened.
         limit: Files that may be open at the same time.
     """
 
-    def __init__(self, limit: int = 64) -> None:
+    def __init__(self, opener: Callable[[Key], Handle], limit: int = 64) -> None:
         self.limit = limit
-        self._open: OrderedDict[Path, h5py.File] = OrderedDict()
+        self._opener = opener
+        self._open: OrderedDict[Key, Handle] = OrderedDict()
         self._lock = threading.RLock()
         self._process = os.getpid()
 
@@ -35,28 +65,28 @@ class FileHandles:
         return len(self._open)
 
     @contextmanager
-    def lend(self, path: Path) -> Iterator[h5py.File]:
+    def lend(self, key: Key) -> Iterator[Handle]:
         """The file, open for reading.  HDF5 serves one thread at a time, so other threads wait until it is given back.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It cannot be opened as HDF5: empty, cut off, of another format, or not readable.
+            UnreadableError: It cannot be opened: empty, cut off, of another format, or not readable.
         """
         self._drop_inherited()
         with self._lock:
-            file = self._open.pop(path, None) or _open(path)
-            self._open[path] = file
+            file = self._open.pop(key, None) or self._opener(key)
+            self._open[key] = file
             while len(self._open) > self.limit:
                 self._open.popitem(last=False)[1].close()
             yield file
 
-    def close(self, paths: Iterable[Path]) -> None:
+    def close(self, keys: Iterable[Key]) -> None:
         """Close those of the files that are open in this process."""
         self._drop_inherited()
         with self._lock:
-            for path in paths:
-                if path in self._open:
-                    self._open.pop(path).close()
+            for key in keys:
+                if key in self._open:
+                    self._open.pop(key).close()
 
     def _drop_inherited(self) -> None:
         # A forked process closes what it inherited before it opens anything: HDF5 would otherwise hand the inherited
@@ -69,18 +99,22 @@ class FileHandles:
                 self._open.popitem()[1].close()
 
 
-def _open(path: Path) -> h5py.File:
+def _open_hdf5(location: str) -> h5py.File:
     try:
-        if path.stat().st_size == 0:
-            raise ValueError(f"{path}: expected an HDF5 file, found 0 bytes; fetch or generate it again, or remove it")
-        return h5py.File(path, "r")
+        if is_remote(location):
+            return h5py.File(open_remote(location), "r")
+        if Path(location).stat().st_size == 0:
+            raise UnreadableError(
+                f"{location}: expected an HDF5 file, found 0 bytes; fetch or generate it again, or remove it"
+            )
+        return h5py.File(location, "r")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: the file, or what it links to, does not exist") from error
+        raise FileNotFoundError(f"{location}: the file, or what it links to, does not exist") from error
     except OSError as error:
-        raise ValueError(
-            f"{path}: expected a readable HDF5 file, found: {error}; fetch or generate it again, or remove it"
+        raise UnreadableError(
+            f"{location}: expected a readable HDF5 file, found: {error}; fetch or generate it again, or remove it"
         ) from error
 
 
 # One for the process: the bound holds for all data sets of a mixture together.
-HANDLES = FileHandles()
+HANDLES = FileHandles(_open_hdf5)

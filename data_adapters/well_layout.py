@@ -3,62 +3,20 @@
 Every message names the file and the group, attribute or data set in it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
-from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from collections.abc import Sequence
+from typing import Any, cast, get_args
 
 import h5py
 import numpy as np
-import torch
-import yaml
 from jaxtyping import Float
 
-from morph.layout import Boundary, DatasetSpec, Statistics
+from data_adapters.choices import Choice
+from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, source_of
+from morph.layout import Boundary
 
-__all__ = ["Contents", "Source", "field_ranks", "read_contents", "read_statistics"]
+__all__ = ["RANKS", "field_ranks", "read_contents"]
 
 RANKS = ("t0_fields", "t1_fields", "t2_fields")
-# The Well clips the scales of stats.yaml here, and leaves out the increments of fields that do not change in time.
-SMALLEST_SCALE = 1e-4
-
-
-class Source(NamedTuple):
-    """Where one field of a file lies, and how its array, [trajectories][T][axes][components], is to be repeated."""
-
-    path: str  # "t1_fields/velocity"
-    sample_varying: bool
-    time_varying: bool
-    grid: tuple[int, ...]  # (D, H, W), 1 along which the field does not vary
-    components: tuple[int, ...]  # () of a scalar, (C,) of a vector, (C, C) of a tensor
-
-    @property
-    def num_components(self) -> int:
-        """Length of the component axis C that the field takes."""
-        return prod(self.components)
-
-
-@dataclass(frozen=True)
-class Contents:
-    """The metadata of one file.
-
-    Args:
-        sources: For each field that is read, the fields of the file that it is made of.
-        times: Time of each frame.
-        coordinates: Of each axis, float64.
-        parameters: Of each trajectory, float64.
-    """
-
-    dataset_name: str
-    axes: tuple[str, ...]
-    spatial_shape: tuple[int, int, int]
-    num_trajectories: int
-    sources: tuple[tuple[Source, ...], ...]
-    boundary: tuple[Boundary, Boundary, Boundary]
-    times: Float[np.ndarray, "T"]
-    coordinates: Mapping[str, Float[np.ndarray, "_"]]
-    parameters: Mapping[str, Float[np.ndarray, "B"]]
 
 
 def field_ranks(file: h5py.File) -> dict[str, int]:
@@ -76,12 +34,12 @@ def field_ranks(file: h5py.File) -> dict[str, int]:
     return ranks
 
 
-def read_contents(file: h5py.File, fields: Sequence[Sequence[str]]) -> Contents:
+def read_contents(file: h5py.File, chosen: Sequence[Choice]) -> Contents:
     """Read everything but the fields' values.
 
     Args:
         file: An open file.
-        fields: For each field that will be read, the names of the file's fields that it is made of.
+        chosen: The fields that will be read.
 
     Raises:
         ValueError: The file has no such field, or is not in the layout.
@@ -95,93 +53,55 @@ def read_contents(file: h5py.File, fields: Sequence[Sequence[str]]) -> Contents:
     if num_trajectories < 1:
         raise ValueError(f"{file.filename}: expected one or more trajectories, found n_trajectories {num_trajectories}")
     coordinates = {axis: _coordinates(file, axis) for axis in axes}
-    sizes = tuple(len(values) for values in coordinates.values())
+    sizes = {axis: len(values) for axis, values in coordinates.items()}
     times = _times(file)
 
     ranks = field_ranks(file)
-    missing = [name for names in fields for name in names if name not in ranks]
+    missing = [name for choice in chosen for name in choice.parts if name not in ranks]
     if missing:
         raise ValueError(f"{file.filename}: no field {missing[0]!r}; it has {', '.join(ranks) or 'no field at all'}")
     leading = (num_trajectories, len(times))
     return Contents(
         dataset_name="".join(_words(file.attrs.get("dataset_name", ""))),
-        axes=axes,
-        spatial_shape=cast(tuple[int, int, int], (1,) * (3 - len(axes)) + sizes),
+        sizes=sizes,
         num_trajectories=num_trajectories,
-        sources=tuple(tuple(_source(file, name, ranks[name], leading, sizes) for name in names) for names in fields),
+        num_steps=len(times),
+        sources=tuple(
+            tuple(_source(file, name, ranks[name], leading, sizes, choice) for name in choice.parts)
+            for choice in chosen
+        ),
         boundary=_boundary(file, axes),
         times=times,
         coordinates=coordinates,
         parameters=_parameters(file, num_trajectories),
+        time_path="dimensions/time",
     )
 
 
-def read_statistics(
-    path: Path, fields: Sequence[Sequence[str]], sources: Sequence[Sequence[Source]], spec: DatasetSpec
-) -> Statistics | None:
-    """Scales from a stats.yaml, float32; None where there is no such file.
-
-    Over the components of a field, variances and mean square increments are averaged.
-
-    Raises:
-        ValueError: The file is malformed, lacks a field, or has another number of components for it.
-    """
-    if not path.exists():
-        return None
-    try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: expected readable YAML, found: {error}") from error
-    mean = np.zeros((spec.num_fields, spec.num_components))
-    std, rms_increment = np.zeros(spec.num_fields), np.zeros(spec.num_fields)
-    for number, (names, parts) in enumerate(zip(fields, sources, strict=True)):
-        pairs = list(zip(names, parts, strict=True))
-        means = np.concatenate([_scale(stored, path, "mean", *pair) for pair in pairs])
-        mean[number, : len(means)] = means
-        for scale, key in ((std, "std"), (rms_increment, "rms_delta")):
-            values = np.concatenate([_scale(stored, path, key, *pair) for pair in pairs])
-            scale[number] = np.sqrt(np.mean(np.square(values)))
-    return Statistics(*(torch.from_numpy(values.astype(np.float32)) for values in (mean, std, rms_increment)))
-
-
-def _scale(stored: Any, path: Path, key: str, name: str, source: Source) -> Float[np.ndarray, "C"]:
-    table = stored.get(key) if isinstance(stored, Mapping) else None
-    if not isinstance(table, Mapping):
-        raise ValueError(f"{path}: expected {key!r} to map field names to numbers, found {table!r}")
-    if name not in table and key == "rms_delta" and not source.time_varying:
-        return np.full(source.num_components, SMALLEST_SCALE)
-    try:
-        values = np.asarray(table[name], dtype=np.float64).reshape(-1)
-    except (KeyError, TypeError, ValueError):
-        values = np.empty(0)
-    valid = np.isfinite(values) if key == "mean" else np.isfinite(values) & (values >= 0)
-    if values.size != source.num_components or not valid.all():
-        raise ValueError(
-            f"{path}: {key}: field {name!r}: expected {source.num_components} finite number(s)"
-            f"{'' if key == 'mean' else ', not negative'}, found {table.get(name, 'no entry')!r}; "
-            "compute the statistics of the training split again, or remove the file"
-        )
-    return values if key == "mean" else np.maximum(values, SMALLEST_SCALE)
-
-
-def _source(file: h5py.File, name: str, rank: int, leading: tuple[int, int], sizes: tuple[int, ...]) -> Source:
+def _source(
+    file: h5py.File, name: str, rank: int, leading: tuple[int, int], sizes: dict[str, int], choice: Choice
+) -> Source:
     path = f"{RANKS[rank]}/{name}"
+    if choice.dims is not None:
+        raise ValueError(f"{file.filename}: {path}: field {choice.name!r}: `dims` has no effect, the file states them")
     data = _numeric(file, path)
     varying = tuple(bool(flag) for flag in np.atleast_1d(_attribute(data, "dim_varying")))
     sample, time = bool(_attribute(data, "sample_varying")), bool(_attribute(data, "time_varying"))
     if len(varying) != len(sizes):
         raise ValueError(f"{file.filename}: {path}: expected `dim_varying` for {len(sizes)} axes, found {varying}")
-    grid = tuple(size if varies else 1 for size, varies in zip(sizes, varying, strict=True))
     lead = leading[:1] * sample + leading[1:] * time
     # An axis along which the field is constant is left out by some writers, and kept with length 1 by others.
-    left_out = lead + tuple(size for size, varies in zip(sizes, varying, strict=True) if varies)
-    if data.shape[: data.ndim - rank] not in (left_out, lead + grid) or data.size == 0:
+    grid = tuple(size if varies else 1 for size, varies in zip(sizes.values(), varying, strict=True))
+    left_out = lead + tuple(size for size, varies in zip(sizes.values(), varying, strict=True) if varies)
+    shape = data.shape[: data.ndim - rank]
+    if shape not in (left_out, lead + grid) or data.size == 0:
         raise ValueError(
             f"{file.filename}: {path}: expected shape {left_out}{' and components' if rank else ''}, as sample_varying "
             f"{sample}, time_varying {time} and dim_varying {varying} say, found {data.shape}"
         )
-    components = tuple(data.shape[data.ndim - rank :])
-    return Source(path, sample, time, (1,) * (3 - len(sizes)) + grid, components)
+    axes = [axis for axis, varies in zip(sizes, varying, strict=True) if varies or shape == lead + grid]
+    dims = (*(SAMPLE,) * sample, *(TIME,) * time, *axes, *(CHANNEL,) * rank)
+    return source_of(path, dims, data.shape, choice, file.filename)
 
 
 def _times(file: h5py.File) -> Float[np.ndarray, "T"]:
@@ -209,7 +129,7 @@ def _coordinates(file: h5py.File, axis: str) -> Float[np.ndarray, "_"]:
     return data[(0,) * (data.ndim - 1)].astype(np.float64)
 
 
-def _parameters(file: h5py.File, num_trajectories: int) -> dict[str, Float[np.ndarray, "B"]]:
+def _parameters(file: h5py.File, num_trajectories: int) -> dict[str, Float[np.ndarray, "N"]]:
     parameters = {}
     for name in _words(_attribute(_group(file, "scalars"), "field_names")):
         data = _numeric(file, f"scalars/{name}")
@@ -222,7 +142,7 @@ def _parameters(file: h5py.File, num_trajectories: int) -> dict[str, Float[np.nd
     return parameters
 
 
-def _boundary(file: h5py.File, axes: tuple[str, ...]) -> tuple[Boundary, Boundary, Boundary]:
+def _boundary(file: h5py.File, axes: tuple[str, ...]) -> dict[str, Boundary]:
     """An axis whose two ends differ is open; so is an end of which nothing is said."""
     ends: dict[tuple[str, int], set[str]] = {(axis, side): set() for axis in axes for side in (0, -1)}
     groups = _group(file, "boundary_conditions") if "boundary_conditions" in file else {}
@@ -245,8 +165,8 @@ def _boundary(file: h5py.File, axes: tuple[str, ...]) -> tuple[Boundary, Boundar
                 if touched.all() if kind == "wall" else touched.any():
                     ends[axis, side].add(kind)
     found = [ends[axis, 0] | ends[axis, -1] if ends[axis, 0] and ends[axis, -1] else {"open"} for axis in axes]
-    kinds = ["open"] * (3 - len(axes)) + [kind.pop() if len(kind) == 1 else "open" for kind in found]
-    return cast(tuple[Boundary, Boundary, Boundary], tuple(kinds))
+    kinds = (kind.pop() if len(kind) == 1 else "open" for kind in found)
+    return {axis: cast(Boundary, kind) for axis, kind in zip(axes, kinds, strict=True)}
 
 
 def _group(file: h5py.File, path: str) -> h5py.Group:

@@ -96,6 +96,7 @@ class DatasetSpec:
     boundary: tuple[Boundary, Boundary, Boundary]
     axes: tuple[str, ...]
     parameters: tuple[str, ...] = ()
+    masked: bool = False
 
     def __post_init__(self) -> None:
         names = [component for field in self.fields for component in field.components]

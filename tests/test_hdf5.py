@@ -22,7 +22,8 @@ from well_files import (
     write_stats,
 )
 
-from data_adapters.hdf5 import WellAdapter, uniform_step
+from data_adapters.contents import uniform_step
+from data_adapters.hdf5 import WellAdapter
 from morph.data.adapter import DatasetAdapter
 from morph.layout import Field
 

@@ -40,7 +40,7 @@ def test_frames_that_do_not_exist(folder: Path, start: int, stop: int) -> None:
         ({"axes": {"x": np.arange(6.0)}}, "spatial_shape", r"\(1, 1, 3\), found \(1, 1, 6\)"),
         ({"times": DT * np.arange(NUM_STEPS + 1)}, "the number of frames", "7, found 8"),
         ({"times": 2 * DT * np.arange(NUM_STEPS)}, "dt", r"0\.25, found 0\.5"),
-        ({"boundaries": []}, "boundary", r"\(.*'periodic'\), found \(.*'open'\)"),
+        ({"boundaries": []}, "boundary", r"\{.*'periodic'\}, found \{.*'open'\}"),
         ({"scalars": {}}, "parameters", r"\['viscosity', 'gamma'\], found \[\]"),
         ({"dataset_name": "another"}, "dataset_name", "coded, found another"),
     ],
@@ -177,13 +177,13 @@ def test_damaged_file(folder: Path, damage: Callable[[Path], None], later: bool)
         ValueError, match=r"coded/data/train/part_0\.hdf5: expected .*HDF5 file.*found.*again"
     ) as caught:
         adapter.read(0, 0, 1) if adapter else WellAdapter(folder)
-    assert damage is _empty_file or isinstance(caught.value.__cause__, OSError)
+    assert later or damage is _empty_file or isinstance(caught.value.__cause__, OSError)
 
 
 def test_file_that_changed_since(folder: Path) -> None:
     adapter = WellAdapter(write(folder, coded_file(("x", "y"))))
     write(folder, coded_file(("x",)))
-    with pytest.raises(ValueError, match=r"part_0\.hdf5: t0_fields/density: expected frames 0 to 2.*has changed"):
+    with pytest.raises(ValueError, match=r"part_0\.hdf5: expected the .* that was opened, found that it has changed"):
         adapter.read(1, 0, 2)
     (folder / "data" / "train" / "part_0.hdf5").unlink()
     adapter.close()

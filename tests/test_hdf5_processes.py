@@ -14,7 +14,6 @@ import pytest
 from omegaconf import OmegaConf
 from well_files import NUM_STEPS, coded, coded_file, coded_folder, with_field, write
 
-from data_adapters import handles
 from data_adapters.handles import HANDLES, FileHandles
 from data_adapters.hdf5 import WellAdapter
 
@@ -146,8 +145,8 @@ def test_a_new_adapter_sees_a_file_that_was_replaced(folder: Path) -> None:
 def test_no_more_files_stay_open_than_the_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = WellAdapter(write(folder, *(coded_file(("x",), range(start, start + 1)) for start in range(6))))
     opened = []
-    original = handles._open
-    monkeypatch.setattr(handles, "_open", lambda path: opened.append(path.name) or original(path))
+    original = HANDLES._opener
+    monkeypatch.setattr(HANDLES, "_opener", lambda path: opened.append(Path(path).name) or original(path))
     monkeypatch.setattr(HANDLES, "limit", 3)
     for trajectory in [0, 1, 2, 0, 3, 0, 1, 4, 5]:
         np.testing.assert_array_equal(
@@ -157,4 +156,4 @@ def test_no_more_files_stay_open_than_the_limit(folder: Path, monkeypatch: pytes
         assert len(HANDLES) <= 3
     # The fourth file drives out 1, which was lent longest ago, and not 0.
     assert opened == [f"part_{number}.hdf5" for number in (0, 1, 2, 3, 1, 4, 5)]
-    assert FileHandles().limit == 64
+    assert FileHandles(original).limit == 64

@@ -16,9 +16,9 @@ import h5py
 import jax
 import numpy as np
 
+from data_adapters.moments import Moments, write_statistics
 from data_adapters.suite.checks import check
 from data_adapters.suite.initial import draw, draw_parameters
-from data_adapters.suite.moments import Moments, write_statistics
 from data_adapters.suite.simulate import simulate
 from data_adapters.suite.systems import SPLITS, SUITE_VERSION, System
 from data_adapters.suite.well import Variable, write_well
@@ -109,7 +109,7 @@ def _write(
     size = system.levels[level]
     places = [(split, number) for split in SPLITS for number in range(size.num_trajectories[split])]
     batches = [places[start : start + size.batch] for start in range(0, len(places), size.batch)]
-    moments = Moments(system)
+    moments = Moments()
 
     def run(batch: list[tuple[str, int]]) -> Any:
         parameters, states = _batch(system, level, [draw(system, level, seed, *place) for place in batch])
@@ -132,7 +132,10 @@ def _write(
                     group = "t1_fields" if name in system.vectors else "t0_fields"
                     files[split][group][name][number] = array
                 if split == "train":
-                    moments.add(arrays)
+                    for name, array in arrays.items():
+                        is_vector = name in system.vectors
+                        points = np.asarray(array).reshape(len(array), -1, array.shape[-1] if is_vector else 1)
+                        moments.add(name, points, scalar=not is_vector)
             advance(len(batch))
     write_statistics(folder / "stats.yaml", moments)
 

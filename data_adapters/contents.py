@@ -1,0 +1,151 @@
+"""What one file holds, whatever its container: arrays whose axes have a meaning, a grid, times, parameters."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from data_adapters.choices import Choice
+from morph.layout import Boundary
+
+__all__ = ["CHANNEL", "SAMPLE", "TIME", "Contents", "Source", "differences", "source_of", "uniform_step"]
+
+SAMPLE, TIME, CHANNEL = "sample", "time", "channel"
+"""What an axis of an array can be, besides one of space: trajectories, time, components."""
+
+
+class Source(NamedTuple):
+    """Where a field lies, and what the axes of its array are.
+
+    path: name of the array in its file, "t1_fields/velocity".
+    dims: SAMPLE, TIME, CHANNEL or the name of a spatial axis, for each axis of the array in index order; where one is
+        left out, the array does not vary along it.
+    shape: of the array; the length of its SAMPLE axis may differ from file to file and is 0 here.
+    channels: which entries of the CHANNEL axis make the field, None for all.
+    unit: that the file states.
+    """
+
+    path: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    channels: tuple[int, ...] | None = None
+    unit: str | None = None
+
+    @property
+    def components(self) -> tuple[int, ...]:
+        """() of a scalar, (C,) of a vector, (C, C) of a tensor."""
+        if self.channels is not None:
+            return (len(self.channels),) if len(self.channels) > 1 else ()
+        return tuple(size for dim, size in zip(self.dims, self.shape, strict=True) if dim == CHANNEL)
+
+    @property
+    def num_components(self) -> int:
+        """Length of the component axis C that the field takes."""
+        return prod(self.components)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The metadata of one file.
+
+    Args:
+        dataset_name: What the file says it is, "" where it says nothing.
+        sizes: Length of each spatial axis, in the file's order.
+        num_trajectories: N.
+        num_steps: Frames of each.
+        sources: For each field that is read, the arrays that it is made of.
+        boundary: Condition on each axis that the file states.
+        times: Time of each frame, None where the file does not say.
+        time_path: Where it says so, for messages.
+        coordinates: Of each axis, float64; grid indices where the file does not say.
+        parameters: Of each trajectory, float64.
+    """
+
+    dataset_name: str
+    sizes: Mapping[str, int]
+    num_trajectories: int
+    num_steps: int
+    sources: tuple[tuple[Source, ...], ...]
+    boundary: Mapping[str, Boundary]
+    times: Float[np.ndarray, "T"] | None
+    coordinates: Mapping[str, Float[np.ndarray, "_"]]
+    parameters: Mapping[str, Float[np.ndarray, "N"]]
+    time_path: str = "times"
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the spatial axes, in the file's order."""
+        return tuple(self.sizes)
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """(D, H, W) in the file's order."""
+        return (1,) * (3 - len(self.sizes)) + tuple(self.sizes.values())
+
+
+def source_of(
+    path: str, dims: Sequence[str], shape: Sequence[int], choice: Choice, file: str, unit: str | None = None
+) -> Source:
+    """The source of a field with only those channels that the choice names.
+
+    Raises:
+        ValueError: The array has no channels, or not so many.
+    """
+    sizes = tuple(0 if dim == SAMPLE else size for dim, size in zip(dims, shape, strict=True))
+    if choice.channels is not None:
+        if CHANNEL not in dims:
+            raise ValueError(f"{file}: {path}: field {choice.name!r} names `channels`, and the array has none: {dims}")
+        count = shape[list(dims).index(CHANNEL)]
+        if not all(0 <= channel < count for channel in choice.channels):
+            raise ValueError(
+                f"{file}: {path}: field {choice.name!r}: expected channels of 0 to {count - 1}, "
+                f"found {list(choice.channels)}"
+            )
+    return Source(path, tuple(dims), sizes, choice.channels, unit)
+
+
+def differences(first: Contents, dt: float, other: Contents, other_dt: float) -> Iterator[tuple[str, Any, Any]]:
+    """(what, expected, found) for all in which a file is not like the first of its data set."""
+    for what in ("dataset_name", "axes", "spatial_shape", "boundary"):
+        if getattr(first, what) != getattr(other, what):
+            yield what, getattr(first, what), getattr(other, what)
+    if first.num_steps != other.num_steps:
+        yield "the number of frames", first.num_steps, other.num_steps
+    for expected, found in zip(first.sources, other.sources, strict=True):
+        if expected != found:
+            yield "a field", expected, found
+    if not np.isclose(dt, other_dt, rtol=1e-3, atol=0.0):
+        yield "dt", dt, other_dt
+    if list(first.parameters) != list(other.parameters):
+        yield "parameters", list(first.parameters), list(other.parameters)
+
+
+def uniform_step(times: Float[np.ndarray, "T"], where: str) -> float:
+    """The time between two frames, where it is the same throughout to one part in a thousand (and to rounding).
+
+    Args:
+        times: Time of each frame.
+        where: File and data set, for the message.
+
+    Raises:
+        ValueError: There are fewer than two frames, time does not increase, or the steps differ.
+    """
+    if len(times) < 2 or not np.isfinite(times).all():
+        raise ValueError(f"{where}: expected the finite times of two or more frames, found {times}")
+    # Late in a long run, a time that was rounded to float32 is off by more than a thousandth of a small step.
+    rounding = 2 * np.finfo(times.dtype).eps * np.abs(times).max() if times.dtype.kind == "f" else 0.0
+    steps = np.diff(times.astype(np.float64))
+    dt = float(np.median(steps))
+    if dt <= 0:
+        raise ValueError(f"{where}: expected times that increase, found steps of {dt:g}")
+    wrong = np.abs(steps - dt) > 1e-3 * dt + rounding
+    if wrong.any():
+        frame = int(np.argmax(wrong))
+        raise ValueError(
+            f"{where}: expected equal time steps, found {steps[frame]:g} from frame {frame} to {frame + 1} where most "
+            f"are {dt:g}; interpolate to equal steps, or cut the file there"
+        )
+    return float(steps.mean())

@@ -1,0 +1,76 @@
+"""From what a user names - a path, a pattern, a URL, a list of them - to files in a stated order."""
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_adapters.remote import is_remote, matching
+
+__all__ = ["find_files", "local_name", "neighbour"]
+
+_ORDERS = ("numeric", "lexicographic")
+
+
+def find_files(files: str | os.PathLike[str] | Sequence[str], order: str = "numeric") -> list[str]:
+    """The files that are meant.
+
+    Args:
+        files: Path, URL or pattern (*, ?, [...], **), or a list of them.
+        order: Of what a pattern matches: by the numbers in the names (a_2 before a_10), or "lexicographic" (a_10 before
+            a_2).  A list keeps its own order.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        ValueError: The order is unknown, or a file is named twice.
+    """
+    if order not in _ORDERS:
+        raise ValueError(f"order: expected {' or '.join(_ORDERS)}, found {order!r}")
+    named = [os.fspath(files)] if isinstance(files, str | os.PathLike) else [os.fspath(file) for file in files]
+    if not named:
+        raise ValueError("files: expected one or more, found an empty list")
+    found: list[str] = []
+    for pattern in named:
+        if not glob.has_magic(pattern) or Path(pattern).exists():
+            if not is_remote(pattern) and not Path(pattern).exists():
+                raise FileNotFoundError(f"{pattern}: {_absent(pattern)}")
+            found.append(pattern)
+            continue
+        matched = matching(pattern) if is_remote(pattern) else glob.glob(pattern, recursive=True)
+        if not matched:
+            raise FileNotFoundError(f"{pattern}: no file matches; {_absent(pattern)}")
+        found += sorted(matched, key=_numeric if order == "numeric" else str)
+    if twice := {file for file in found if found.count(file) > 1}:
+        raise ValueError(f"files: {', '.join(sorted(twice))} is named twice")
+    return found
+
+
+def _numeric(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _absent(pattern: str) -> str:
+    if is_remote(pattern):
+        return "correct the URL"
+    folder = Path(pattern).parent
+    while not folder.exists():
+        if folder.parent == folder:
+            break
+        folder = folder.parent
+    if folder != Path(pattern).parent:
+        return f"the folder {Path(pattern).parent} does not exist ({folder} does); fetch the data, or correct the path"
+    holds = sorted(os.listdir(folder))
+    shown = ", ".join(holds[:8]) + (f" and {len(holds) - 8} more" if len(holds) > 8 else "")
+    return f"{folder} holds {shown or 'nothing'}; fetch the data, or correct the path"
+
+
+def local_name(location: str) -> str:
+    """The name of a file or folder without its place and ending, for what has no other name."""
+    return Path(location.rstrip("/").rpartition("://")[2]).stem or "data"
+
+
+def neighbour(location: str, name: str) -> str:
+    """Another file beside a file or folder."""
+    folder = location.rstrip("/").rpartition("/")[0]
+    return f"{folder}/{name}" if is_remote(location) else str(Path(location).parent / name)

@@ -1,0 +1,382 @@
+"""Trajectories on a grid, from any container: what the readers of all file formats have in common.
+
+A reader says what its files hold (`Contents`) and how a piece of an array is read; here it becomes (T, F, C, D, H, W),
+with the user's choice of fields, axes, frames, region and split.
+"""
+
+import operator
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Protocol, TypedDict, cast, get_args
+
+import numpy as np
+from jaxtyping import Float
+
+from data_adapters.choices import Choice, choices, field_of
+from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, differences, uniform_step
+from data_adapters.handles import UnreadableError, signature
+from data_adapters.plan import Array, axes_in_order, part_of, plan, slice_of
+from data_adapters.splits import Part, check_split, divide, full_rule
+from data_adapters.statistics import read_statistics
+from morph.layout import Boundary, DatasetSpec, Statistics
+
+__all__ = ["GridAdapter", "Options", "Selection", "Store"]
+
+Selection = tuple[int | slice, ...]
+MISSING = ("refuse", "fill", "mask")
+
+
+class Store(Protocol):
+    """Files of one format.
+
+    files: path or URL of each.
+    where: what the user named, for messages.
+    name: of the data set, where its files do not say.
+    divided: the format itself divides into splits; else `GridAdapter` does.
+    statistics_file: where the scales of the training split are looked for.
+    """
+
+    files: Sequence[str]
+    where: str
+    name: str
+    divided: bool
+    statistics_file: str
+
+    def choices(self) -> list[Choice]:
+        """Fields that are read where the user names none."""
+
+    def contents(self, file: str, chosen: Sequence[Choice]) -> Contents:
+        """Metadata of a file as it is on disk now."""
+
+    def read(self, file: str, path: str, selection: Selection, out: np.ndarray | None = None) -> np.ndarray:
+        """A piece of an array; in `out` where that is given and the format can read in place."""
+
+    def close(self) -> None:
+        """Close what is open in this process."""
+
+
+class Options(TypedDict, total=False):
+    """Options that every reader has.
+
+    fields: which fields, in the order of the axis F; see `data_adapters.choices`.
+    name: of the data set.
+    axes: spatial axes in the order in which they become the last of (D, H, W); default: the file's order.
+    boundary: periodic, open or wall, one for all or one for each axis; default: what the file says, else open.
+    dt: time between two stored frames, where the file does not say, or says something wrong.
+    frames: {start, stop, step}, which of the stored frames.
+    space: {axis: {start, stop, step}}, which part of the grid.
+    splits: see `data_adapters.splits.full_rule`; not for a format whose folders are its splits.
+    missing: of NaN: "refuse"; "fill" with the field's mean over the training split; "mask": left to the caller, who
+        counts them nowhere.
+    statistics: file of the training split's scales; default: stats.yaml beside the data.
+    """
+
+    fields: Sequence[str | Mapping[str, Any]] | None
+    name: str | None
+    axes: Sequence[str] | None
+    boundary: str | Mapping[str, str] | None
+    dt: float | None
+    frames: Mapping[str, int | None] | None
+    space: Mapping[str, Mapping[str, int | None]] | None
+    splits: Mapping[str, Any] | None
+    missing: str
+    statistics: str | None
+
+
+class GridAdapter:
+    """One split of a data set; a `DatasetAdapter` over a `Store`.
+
+    Metadata is read here, once; values when they are asked for.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is damaged, not in its layout, or differs from the first one; an option is wrong.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        split: str,
+        *,
+        fields: Sequence[str | Mapping[str, Any]] | None = None,
+        name: str | None = None,
+        axes: Sequence[str] | None = None,
+        boundary: str | Mapping[str, str] | None = None,
+        dt: float | None = None,
+        frames: Mapping[str, int | None] | None = None,
+        space: Mapping[str, Mapping[str, int | None]] | None = None,
+        splits: Mapping[str, Any] | None = None,
+        missing: str = "refuse",
+        statistics: str | None = None,
+    ) -> None:
+        where = store.where
+        check_split(split, where)
+        if missing not in MISSING:
+            raise ValueError(f"{where}: missing: expected {', '.join(MISSING)}, found {missing!r}")
+        if dt is not None and not (isinstance(dt, int | float) and dt > 0):
+            raise ValueError(f"{where}: dt: expected a positive number, found {dt!r}")
+        self._store = store
+        self._missing = missing
+        chosen = choices(fields, where) if fields is not None else store.choices()
+        self._signatures = [signature(file) for file in store.files]
+        contents, step = _agreeing(store, chosen, dt)
+        first = contents[0]
+        self._sources = first.sources
+
+        self._axes = axes_in_order(first.axes, axes, where)
+        self._space = {axis: part_of((space or {}).get(axis), first.sizes[axis], f"{where}: space.{axis}")
+                       for axis in self._axes}  # fmt: skip
+        if unknown := set(space or {}) - set(self._axes):
+            raise ValueError(f"{where}: space: expected the axes {', '.join(self._axes)}, found {', '.join(unknown)}")
+        self._plan = plan(first.sources, self._axes, self._space)
+        stored = part_of(frames, first.num_steps, f"{where}: frames")
+        counts = [c.num_trajectories for c in contents]
+        self._part = self._rule(splits, counts, len(stored), split)
+        self._stored = stored
+        self._frames = stored[self._part.frames.start : self._part.frames.stop]
+        self._ends = list(accumulate(counts))
+
+        times = first.times if dt is None and first.times is not None else step * np.arange(first.num_steps)
+        self._coordinates = {axis: first.coordinates[axis][slice_of(piece)] for axis, piece in self._space.items()}
+        self._coordinates["time"] = times[slice_of(self._frames)].astype(np.float64)
+        self._parameters = {key: np.concatenate([c.parameters[key] for c in contents]) for key in first.parameters}
+        sizes = tuple(len(piece) for piece in self._space.values())
+        self._spec = DatasetSpec(
+            name=name or first.dataset_name or store.name,
+            fields=tuple(field_of(*pair, first.axes, where) for pair in zip(chosen, first.sources, strict=True)),
+            spatial_shape=cast(tuple[int, int, int], (1,) * (3 - len(sizes)) + sizes),
+            num_steps=len(self._frames),
+            dt=step * self._frames.step,
+            boundary=self._boundary(first, boundary),
+            axes=self._axes,
+            parameters=tuple(first.parameters),
+            masked=missing == "mask",
+        )
+        self.statistics_file = statistics or store.statistics_file
+        self._statistics = read_statistics(
+            self.statistics_file, [choice.parts for choice in chosen], first.sources, self._spec, self.origin
+        )
+        if missing == "fill" and self._statistics is None:
+            raise ValueError(
+                f"{where}: missing=fill takes the mean of the training split, and there is no {self.statistics_file}; "
+                "make it with python -m data_adapters.check, or choose missing=mask"
+            )
+
+    def _rule(self, splits: Mapping[str, Any] | None, counts: list[int], num_steps: int, split: str) -> Part:
+        store = self._store
+        if store.divided:
+            if splits is not None:
+                raise ValueError(f"{store.where}: splits: its folders are its splits; leave the option out")
+            self.rule: dict[str, Any] = {"by": "folder"}
+            return Part(tuple(range(sum(counts))), range(num_steps))
+        self.rule = full_rule(splits, sum(counts), store.where)
+        return divide(counts, num_steps, self.rule, split, store.where)
+
+    def _boundary(
+        self, contents: Contents, stated: str | Mapping[str, str] | None
+    ) -> tuple[Boundary, Boundary, Boundary]:
+        """On D, H and W.  A part of a periodic axis is not periodic."""
+        if isinstance(stated, str):
+            stated = dict.fromkeys(self._axes, stated)
+        stated = stated or {}
+        kinds = []
+        for axis, piece in self._space.items():
+            kind = stated.get(axis, contents.boundary.get(axis, "open"))
+            if kind == "periodic" and len(piece) * piece.step != contents.sizes[axis]:
+                kind = "open"
+            kinds.append(kind)
+        if unknown := set(stated) - set(self._axes):
+            raise ValueError(
+                f"{self._store.where}: boundary: expected the axes {', '.join(self._axes)}, found {', '.join(unknown)}"
+            )
+        if wrong := set(kinds) - set(get_args(Boundary)):
+            raise ValueError(
+                f"{self._store.where}: boundary: expected {', '.join(get_args(Boundary))}, found {wrong.pop()!r}"
+            )
+        return cast(tuple[Boundary, Boundary, Boundary], ("open",) * (3 - len(kinds)) + tuple(kinds))
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """Fields, shape, time step and boundary."""
+        return self._spec
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Scales of the training split, float32; None where there is no file of them."""
+        return self._statistics
+
+    @property
+    def coordinates(self) -> Mapping[str, Float[np.ndarray, "_"]]:
+        """Coordinates of each axis in `spec.axes`, and of "time": float64, those of the first trajectory."""
+        return self._coordinates
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Path or URL of each file."""
+        return self._store.files
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the statistics of the training split depend on, the same for all splits."""
+        pieces = {"time": self._stored, **self._space}
+        used = {axis: [piece.start, piece.stop, piece.step] for axis, piece in pieces.items()}
+        counted = {} if self.rule["by"] == "folder" else {"trajectories": self._ends[-1]}
+        return {"splits": self.rule, "used": used, **counted}
+
+    def __len__(self) -> int:
+        """Number of trajectories of the split."""
+        return len(self._part.trajectories)
+
+    def read(self, trajectory: int, start: int, stop: int) -> Float[np.ndarray, "T F C D H W"]:
+        """Frames start to stop (exclusive) of a trajectory, float32, physical units, filler zero; reads nothing else.
+
+        Raises:
+            IndexError: The trajectory or a frame does not exist.
+            FileNotFoundError: The file has been removed.
+            ValueError: Values cannot be read, or are not finite; names file and field.
+        """
+        number, row = self._locate(trajectory)
+        start, stop = operator.index(start), operator.index(stop)
+        spec = self._spec
+        if not 0 <= start < stop <= spec.num_steps:
+            raise IndexError(
+                f"data set {spec.name!r}: expected frames start < stop within 0 and {spec.num_steps}, "
+                f"found start {start} and stop {stop}"
+            )
+        file = self._store.files[number]
+        now = signature(file)
+        if now is not None and now != self._signatures[number]:
+            raise ValueError(
+                f"{file}: expected the HDF5 file or store that was opened, found that it has changed since; start again"
+            )
+        piece = self._frames[start:stop]
+        frames = np.zeros((stop - start, spec.num_fields, spec.num_components, *spec.spatial_shape), np.float32)
+        for array in self._plan:
+            try:
+                with np.errstate(over="raise"):
+                    self._read_array(frames, file, row, piece, array)
+            except (FileNotFoundError, UnreadableError):
+                raise
+            except (OSError, KeyError, TypeError, ValueError, FloatingPointError, RuntimeError) as error:
+                raise ValueError(
+                    f"{file}: {array.path}: expected frames {piece.start} to {piece.stop} of its trajectory {row}, "
+                    f"found: {error}; the file is damaged or has changed, fetch or generate it again"
+                ) from error
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(frames.sum())
+        if not finite:
+            self._settle(frames, file, row, piece)
+        return frames
+
+    def parameters(self, trajectory: int) -> Mapping[str, float]:
+        """Value of each of `spec.parameters` for one trajectory.
+
+        Raises:
+            IndexError: The trajectory does not exist.
+        """
+        self._locate(trajectory)
+        number = self._part.trajectories[trajectory]
+        return {name: float(values[number]) for name, values in self._parameters.items()}
+
+    def close(self) -> None:
+        """Close the files in this process; the next read opens them again."""
+        self._store.close()
+
+    def place(self, trajectory: int) -> tuple[str, int]:
+        """The file of a trajectory, and its number there.
+
+        Raises:
+            IndexError: The trajectory does not exist.
+        """
+        number, row = self._locate(trajectory)
+        return self._store.files[number], row
+
+    def _locate(self, trajectory: int) -> tuple[int, int]:
+        """Number of the file of a trajectory, and its row there."""
+        trajectory = operator.index(trajectory)
+        if not 0 <= trajectory < len(self):
+            raise IndexError(
+                f"data set {self._spec.name!r}: expected a trajectory of 0 to {len(self) - 1}, found {trajectory}"
+            )
+        trajectory = self._part.trajectories[trajectory]
+        number = bisect_right(self._ends, trajectory)
+        return number, trajectory - (self._ends[number - 1] if number else 0)
+
+    def _read_array(
+        self, frames: Float[np.ndarray, "T F C D H W"], file: str, row: int, piece: range, array: Array
+    ) -> None:
+        """Read an array once, for all fields that are made of it."""
+        selection = tuple(
+            row if dim == SAMPLE else slice_of(piece) if dim == TIME else self._box(dim, size, array.channels)
+            for dim, size in zip(array.dims, array.shape, strict=True)
+        )
+        out = frames.reshape(len(frames), *frames.shape[-len(self._axes) :]) if array.in_place else None
+        values = self._store.read(file, array.path, selection, out)
+        if values is out:
+            return
+        # -> time, channels, axes in the user's order, each of length 1 where the array does not vary along it
+        left = [dim for dim in array.dims if dim != SAMPLE]
+        order = [i for dim in (TIME, CHANNEL, *self._axes) for i, found in enumerate(left) if found == dim]
+        sizes = dict(zip(left, values.shape, strict=True))
+        grid = tuple(sizes.get(axis, 1) for axis in self._axes)
+        values = values.transpose(order).reshape(sizes.get(TIME, 1), -1, *grid)
+        steps = (
+            slice(None, None, part.step if n > 1 else 1) for part, n in zip(self._space.values(), grid, strict=True)
+        )
+        values = values[(slice(None), slice(None), *steps)]
+        values = values.reshape(*values.shape[:2], *(1,) * (3 - len(grid)), *values.shape[2:])
+        for field, components, picks in array.targets:
+            frames[:, field, components] = values if picks is None else values[:, picks]
+
+    def _box(self, dim: str, size: int, channels: slice) -> slice:
+        """What is read along an axis: the box around a subsampled region, for HDF5 picks single points slowly."""
+        if dim == CHANNEL:
+            return channels
+        piece = self._space[dim]
+        return slice(piece.start, piece.stop) if size > 1 else slice(None)
+
+    def _settle(self, frames: Float[np.ndarray, "T F C D H W"], file: str, row: int, piece: range) -> None:
+        """What the user wants done about NaN; infinity is an error in any case."""
+        infinite = np.isinf(frames)
+        wrong = infinite if infinite.any() else np.isnan(frames)
+        if not wrong.any():
+            return  # finite numbers whose sum is not
+        if infinite.any() or self._missing == "refuse":
+            frame, field, _, *position = np.argwhere(wrong)[0].tolist()
+            place = dict(zip(self._axes, position[3 - len(self._axes) :], strict=True))
+            raise ValueError(
+                f"{file}: {' and '.join(source.path for source in self._sources[field])}: field "
+                f"{self._spec.fields[field].name!r}: {'infinity' if infinite.any() else 'NaN'} at {int(wrong.sum())} "
+                f"points of frames {piece.start} to {piece.stop} of its trajectory {row}, the first in frame "
+                f"{piece[frame]} at {place}; repair it{'' if infinite.any() else ', or choose missing=fill or mask'}"
+            )
+        if self._missing == "fill":
+            assert self._statistics is not None, "made sure of when the data set was opened"
+            mean = self._statistics.mean.numpy()[None, :, :, None, None, None]
+            np.copyto(frames, np.broadcast_to(mean, frames.shape), where=wrong)
+
+
+def _agreeing(store: Store, chosen: Sequence[Choice], dt: float | None) -> tuple[list[Contents], float]:
+    """Metadata of all files, which are alike, and the time step."""
+    contents: list[Contents] = []
+    steps: list[float] = []
+    for file in store.files:
+        found = store.contents(file, chosen)
+        if found.num_trajectories < 1:
+            raise ValueError(f"{file}: expected one or more trajectories, found {found.num_trajectories}")
+        contents.append(found)
+        if dt is not None:
+            steps.append(float(dt))
+        elif found.times is not None:
+            steps.append(uniform_step(found.times, f"{file}: {found.time_path}"))
+        else:
+            raise ValueError(
+                f"{file}: it states no times; give `dt`, the time between two frames, or the array in coordinates.time"
+            )
+        for what, expected, got in differences(contents[0], steps[0], found, steps[-1]):
+            raise ValueError(
+                f"{file}: {what} is not that of {store.files[0]}: expected {expected}, found {got}; "
+                "the files of a split must agree, move this one into a data set of its own"
+            )
+    return contents, steps[0]

@@ -1,0 +1,81 @@
+"""Files behind a URL that fsspec understands: https://, hf://, s3://, ...; read in place, or kept in a local folder."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+from fsspec.callbacks import DEFAULT_CALLBACK, TqdmCallback
+
+__all__ = ["is_remote", "kept", "list_folder", "matching", "open_remote", "read_text"]
+
+# What is read beyond the end of each request, which the next one often wants: the price of a request is its latency.
+READ_AHEAD = 64 * 1024
+
+
+def is_remote(location: str) -> bool:
+    """Whether it is a URL and no path (C:\\data is a path)."""
+    return "://" in location
+
+
+def open_remote(url: str) -> BinaryIO:
+    """A file object that fetches the ranges that are read from it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The server does not answer, or not with ranges.
+    """
+    file = fsspec.open(url, "rb", cache_type="readahead", block_size=READ_AHEAD).open()
+    if not file.seekable():
+        raise OSError("the server does not serve parts of a file; keep local copies with the option `cache`")
+    return file
+
+
+def kept(url: str, folder: str | os.PathLike[str]) -> Path:
+    """A local copy of a remote file, fetched whole where it is not there yet; another version is another copy."""
+    system, path = _system(url)
+    version = hashlib.sha256(f"{url} {system.ukey(path)}".encode()).hexdigest()[:16]
+    copy = Path(folder) / f"{version}_{path.rstrip('/').rpartition('/')[2]}"
+    if not copy.exists():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        partial = copy.with_name(f".{copy.name}.{os.getpid()}")
+        try:
+            bar = TqdmCallback(tqdm_kwargs={"desc": copy.name, "unit": "B", "unit_scale": True})
+            system.get_file(path, str(partial), callback=bar if sys.stderr.isatty() else DEFAULT_CALLBACK)
+            partial.replace(copy)
+        finally:
+            partial.unlink(missing_ok=True)
+    return copy
+
+
+def list_folder(url: str) -> list[str]:
+    """Names of what lies in a remote folder.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    system, path = _system(url)
+    return sorted(entry.rstrip("/").rpartition("/")[2] for entry in system.ls(path, detail=False))
+
+
+def matching(pattern: str) -> list[str]:
+    """URLs that match a pattern."""
+    system, path = _system(pattern)
+    return [system.unstrip_protocol(found) for found in system.glob(path)]
+
+
+def read_text(url: str) -> str | None:
+    """A small remote file, None where there is none."""
+    system, path = _system(url)
+    try:
+        return str(system.cat_file(path).decode())
+    except FileNotFoundError:
+        return None
+
+
+def _system(url: str) -> tuple[Any, str]:
+    found: Sequence[Any] = fsspec.core.url_to_fs(url)
+    return found[0], found[1]
