@@ -1,6 +1,7 @@
 """Data sets made up in memory, whose every value is known."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -65,3 +66,26 @@ class Waves:
 
     def parameters(self, trajectory: int) -> Mapping[str, float]:
         return {"phase": 0.7 * trajectory + len(self)}
+
+
+class Coast(Waves):
+    """Waves beside land: no value at the first points in any frame, nor at two more points of field b.
+
+    Args:
+        land: Points of land; 0: the data set is masked and every value is there.
+        gaps: Point 20 misses its value in every third frame of both fields.
+    """
+
+    def __init__(self, split: str, name: str = "coast", land: int = 6, gaps: bool = False, **options: object) -> None:
+        super().__init__(split, name, **options)
+        self.spec = replace(self.spec, masked=True)
+        self.land, self.gaps = land, gaps
+
+    def read(self, trajectory: int, start: int, stop: int) -> Float[np.ndarray, "T F C D H W"]:
+        values = super().read(trajectory, start, stop)
+        if self.land:
+            values[..., : self.land] = np.nan
+            values[:, 1, ..., 15:17] = np.nan
+        if self.gaps:
+            values[np.arange(start, stop) % 3 == 0, ..., 20] = np.nan
+        return values

@@ -36,6 +36,8 @@ class DatasetAdapter(Protocol):
     def read(self, trajectory: int, start: int, stop: int) -> Float[np.ndarray, "T F C D H W"]:
         """Frames start to stop (exclusive) of a trajectory, float32, physical units, filler zero; reads no other bytes.
 
+        Where `spec.masked`, a point without data is NaN.
+
         Raises:
             IndexError: The trajectory or a frame does not exist.
             ValueError: The file is not what the spec says; names file and field.
