@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_adapters.choices import Choice, choices, field_of
-from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, differences, uniform_step
+from data_adapters.contents import TIME, Contents, differences, uniform_step
 from data_adapters.handles import UnreadableError, signature
 from data_adapters.plan import Array, axes_in_order, part_of, plan, slice_of
 from data_adapters.splits import Part, check_split, divide, full_rule
@@ -51,6 +51,9 @@ class Store(Protocol):
 
     def read(self, file: str, path: str, selection: Selection, out: np.ndarray | None = None) -> np.ndarray:
         """A piece of an array; in `out` where that is given and the format can read in place."""
+
+    def chunks(self, file: str, path: str) -> tuple[int, ...] | None:
+        """Shape of the pieces in which an array is stored, None where it is in one piece."""
 
     def close(self) -> None:
         """Close what is open in this process."""
@@ -129,6 +132,9 @@ class GridAdapter:
                        for axis in self._axes}  # fmt: skip
         if unknown := set(space or {}) - set(self._axes):
             raise ValueError(f"{where}: space: expected the axes {', '.join(self._axes)}, found {', '.join(unknown)}")
+        moving = {source.path: source for sources in first.sources for source in sources if TIME in source.dims}
+        chunks = [(store.chunks(store.files[0], path), source.dims) for path, source in moving.items()]
+        self._run_length = max((chunk[dims.index(TIME)] for chunk, dims in chunks if chunk), default=1)
         self._plan = plan(first.sources, self._axes, self._space)
         stored = part_of(frames, first.num_steps, f"{where}: frames")
         counts = [c.num_trajectories for c in contents]
@@ -228,8 +234,28 @@ class GridAdapter:
         """Number of trajectories of the split."""
         return len(self._part.trajectories)
 
-    def read(self, trajectory: int, start: int, stop: int) -> Float[np.ndarray, "T F C D H W"]:
+    def run(self, frame: int) -> range:
+        """Frames that are stored together with this one, in chunks of the files, so that reading it costs reading all.
+
+        Raises:
+            IndexError: The frame does not exist.
+        """
+        stored, length = self._frames[frame], self._run_length
+        first = max(stored // length * length - self._frames.start, 0)
+        stop = stored // length * length + length - self._frames.start
+        step = self._frames.step
+        return range(-(-first // step), min(-(-stop // step), len(self._frames)))
+
+    def read(
+        self, trajectory: int, start: int, stop: int, out: Float[np.ndarray, "T F C D H W"] | None = None
+    ) -> Float[np.ndarray, "T F C D H W"]:
         """Frames start to stop (exclusive) of a trajectory, float32, physical units, filler zero; reads nothing else.
+
+        Args:
+            trajectory: Its number in the split.
+            start: First frame.
+            stop: The frame after the last.
+            out: Where to put them, contiguous; None makes a new array.
 
         Raises:
             IndexError: The trajectory or a frame does not exist.
@@ -251,11 +277,15 @@ class GridAdapter:
                 f"{file}: expected the HDF5 file or store that was opened, found that it has changed since; start again"
             )
         piece = self._frames[start:stop]
-        frames = np.zeros((stop - start, spec.num_fields, spec.num_components, *spec.spatial_shape), np.float32)
+        shape = (stop - start, spec.num_fields, spec.num_components, *spec.spatial_shape)
+        frames = np.empty(shape, np.float32) if out is None else out
+        assert frames.shape == shape, f"out must have the shape {shape}, found {frames.shape}"
+        for number, field in enumerate(spec.fields):
+            frames[:, number, len(field.components) :] = 0
+        finite = True
         for array in self._plan:
             try:
-                with np.errstate(over="raise"):
-                    self._read_array(frames, file, row, piece, array)
+                finite &= self._read_array(frames, file, row, piece, array)
             except (FileNotFoundError, UnreadableError):
                 raise
             except (OSError, KeyError, TypeError, ValueError, FloatingPointError, RuntimeError) as error:
@@ -263,8 +293,6 @@ class GridAdapter:
                     f"{file}: {array.path}: expected frames {piece.start} to {piece.stop} of its trajectory {row}, "
                     f"found: {error}; the file is damaged or has changed, fetch or generate it again"
                 ) from error
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(frames.sum())
         if not finite:
             self._settle(frames, file, row, piece)
         return frames
@@ -305,36 +333,18 @@ class GridAdapter:
 
     def _read_array(
         self, frames: Float[np.ndarray, "T F C D H W"], file: str, row: int, piece: range, array: Array
-    ) -> None:
-        """Read an array once, for all fields that are made of it."""
-        selection = tuple(
-            row if dim == SAMPLE else slice_of(piece) if dim == TIME else self._box(dim, size, array.channels)
-            for dim, size in zip(array.dims, array.shape, strict=True)
-        )
-        out = frames.reshape(len(frames), *frames.shape[-len(self._axes) :]) if array.in_place else None
-        values = self._store.read(file, array.path, selection, out)
-        if values is out:
-            return
-        # -> time, channels, axes in the user's order, each of length 1 where the array does not vary along it
-        left = [dim for dim in array.dims if dim != SAMPLE]
-        order = [i for dim in (TIME, CHANNEL, *self._axes) for i, found in enumerate(left) if found == dim]
-        sizes = dict(zip(left, values.shape, strict=True))
-        grid = tuple(sizes.get(axis, 1) for axis in self._axes)
-        values = values.transpose(order).reshape(sizes.get(TIME, 1), -1, *grid)
-        steps = (
-            slice(None, None, part.step if n > 1 else 1) for part, n in zip(self._space.values(), grid, strict=True)
-        )
-        values = values[(slice(None), slice(None), *steps)]
-        values = values.reshape(*values.shape[:2], *(1,) * (3 - len(grid)), *values.shape[2:])
-        for field, components, picks in array.targets:
-            frames[:, field, components] = values if picks is None else values[:, picks]
-
-    def _box(self, dim: str, size: int, channels: slice) -> slice:
-        """What is read along an axis: the box around a subsampled region, for HDF5 picks single points slowly."""
-        if dim == CHANNEL:
-            return channels
-        piece = self._space[dim]
-        return slice(piece.start, piece.stop) if size > 1 else slice(None)
+    ) -> bool:
+        """Read an array once, for all fields that are made of it; whether all of it is finite."""
+        out = None
+        if array.in_place:
+            ((field, components, _),) = array.targets
+            out = frames[:, field, components.start].reshape(len(frames), *array.grid)
+        values = self._store.read(file, array.path, array.select(row, slice_of(piece)), out)
+        # Looked at here, where the numbers are still in the processor's cache.
+        finite = values.dtype.kind != "f" or bool(np.isfinite(values).all())
+        if values is not out:
+            array.spread(values, frames)
+        return finite
 
     def _settle(self, frames: Float[np.ndarray, "T F C D H W"], file: str, row: int, piece: range) -> None:
         """What the user wants done about NaN; infinity is an error in any case."""

@@ -339,6 +339,7 @@ def test_shipped_data_sets_read_the_suite(tmp_path: Path, system: str) -> None:
         "dataset": OmegaConf.load(CONF / f"{system}.yaml"),
     }
     config = OmegaConf.create(options).dataset
+    del config.card
     assert config.pop("batch_size") == {1: 32, 2: 8, 3: 2}[len(axes)]
     assert config.pop("prepare") == {
         "_target_": "data_adapters.suite.ensure",

@@ -1,6 +1,7 @@
 """Data with absent points: what is absent counts nowhere, and what is there counts as if nothing else were."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from morph.metrics import METRICS, is_defined
 from morph.model.morph import Morph
 from morph.scoring import _spread, _Truth, score, summarise
 from morph.tables import error_table
-from tests.made_up import Coast, Waves
+from tests.made_up import Coast, Waves, put
 from tests.test_forecaster import Losses, forecaster, trainer
 from tests.test_model import build, frames
 
@@ -308,14 +309,20 @@ def test_persistence_beside_land_is_persistence_of_the_sea() -> None:
     """Two ways to the same numbers: holes in the whole field, and the sea cut out of it."""
 
     class Sea(Waves):
-        def read(self, trajectory: int, start: int, stop: int) -> np.ndarray:
-            return super().read(trajectory, start, stop)[..., 6:]
+        def __init__(self, split: str) -> None:
+            super().__init__(split)
+            self.spec = replace(self.spec, spatial_shape=(1, 1, 26))
+            self.coordinates = {**self.coordinates, "x": self.coordinates["x"][6:]}
+            self.whole = Waves(split)
+
+        def read(self, trajectory: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
+            return put(self.whole.read(trajectory, start, stop)[..., 6:], out)
 
     class Shore(Coast):
-        def read(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        def read(self, trajectory: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
             values = Waves.read(self, trajectory, start, stop)
             values[..., :6] = np.nan
-            return values
+            return put(values, out)
 
     forecasts = {"model": lambda context, _: context[:, -1] * 1.1, **NAIVE}
     found, expected = (
@@ -382,11 +389,11 @@ def test_nan_is_an_error_where_it_was_not_announced_and_infinity_everywhere(
 def _with_infinity(adapter: Waves) -> Waves:
     read = adapter.read
 
-    def spoiled(trajectory: int, start: int, stop: int) -> np.ndarray:
+    def spoiled(trajectory: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
         values = read(trajectory, start, stop)
         if trajectory == 1 and start <= 6 < stop:
             values[6 - start, 0, 0, 0, 0, 9] = np.inf
-        return values
+        return put(values, out)
 
     adapter.read = spoiled
     return adapter
