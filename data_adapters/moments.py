@@ -19,10 +19,10 @@ SMALLEST_SCALE = 1e-4
 class Scales(NamedTuple):
     """Of the values of a field, or of their increments from one frame to the next; each (C,), not clipped.
 
-    count: numbers that were counted; where there is none, the others are 0.
+    num_values: that were counted; where there is none, the others are 0.
     """
 
-    count: Float[np.ndarray, "C"]
+    num_values: Float[np.ndarray, "C"]
     mean: Float[np.ndarray, "C"]
     std: Float[np.ndarray, "C"]
     rms: Float[np.ndarray, "C"]
@@ -82,7 +82,7 @@ class Moments:
         found: dict[str, dict[str, Any]] = {}
         for name in self._sums:
             for suffix, scales in zip(("", "_delta"), self.scales(name), strict=True):
-                if not scales.count.all():
+                if not scales.num_values.all():
                     continue
                 clipped = {key: np.maximum(getattr(scales, key), SMALLEST_SCALE) for key in ("std", "rms")}
                 for key, value in {"mean": scales.mean, **clipped}.items():
