@@ -36,7 +36,7 @@ def settle_statistics(
         return "none", None
     path = train.statistics_file
     if found.errors:
-        return f"not computed, for there are errors; {path} is as it was", None
+        return "not stored, for there are errors", None
     try:
         stored = load_statistics(path)
         ours = stored is None or (isinstance(stored, Mapping) and "of" in stored)

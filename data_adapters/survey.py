@@ -97,6 +97,8 @@ def survey(
             faults = adapters[split].faults
         # All splits may have the same fault.
         found.errors += [fault for fault in faults if fault not in found.errors]
+    if any(adapter.faults for adapter in adapters.values()):
+        found.warnings.append("files with errors are left out here: the numbers, and splits by a rule, are of the rest")
     _compare(adapters, found)
     total = sum(len(adapter) * adapter.spec.num_steps for adapter in adapters.values())
     tallies: dict[str, _Tally] = {}

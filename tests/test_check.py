@@ -159,7 +159,8 @@ def test_everything_that_is_wrong_is_found_in_one_run(check: Any, tmp_path: Path
     for pattern in words:
         assert len([error for error in numbers["mine"]["errors"] if re.search(pattern, error)]) == 1, pattern
         assert re.search(f"error: .*{pattern}", done.stdout), pattern
-    (warning,) = numbers["mine"]["warnings"]
+    left_out, warning = numbers["mine"]["warnings"]
+    assert "files with errors are left out" in left_out
     assert re.search(
         r"mine_5.h5, trajectory 4 \(train\) has the values of .*mine_5.h5, trajectory 3 \(train\)", warning
     )
