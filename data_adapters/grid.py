@@ -8,55 +8,23 @@ import operator
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Protocol, TypedDict, cast, get_args
+from typing import Any, TypedDict, cast, get_args
 
 import numpy as np
 from jaxtyping import Float
 
-from data_adapters.choices import Choice, choices, field_of
-from data_adapters.contents import TIME, Contents, differences, uniform_step
+from data_adapters.choices import choices, field_of
+from data_adapters.contents import TIME, Contents
 from data_adapters.handles import UnreadableError, signature
 from data_adapters.plan import Array, axes_in_order, part_of, plan, slice_of
 from data_adapters.splits import Part, check_split, divide, full_rule
 from data_adapters.statistics import read_statistics
+from data_adapters.store import Selection, Store, agreeing
 from morph.layout import Boundary, DatasetSpec, Statistics
 
 __all__ = ["GridAdapter", "Options", "Selection", "Store"]
 
-Selection = tuple[int | slice, ...]
 MISSING = ("refuse", "fill", "mask")
-
-
-class Store(Protocol):
-    """Files of one format.
-
-    files: path or URL of each.
-    where: what the user named, for messages.
-    name: of the data set, where its files do not say.
-    divided: the format itself divides into splits; else `GridAdapter` does.
-    statistics_file: where the scales of the training split are looked for.
-    """
-
-    files: Sequence[str]
-    where: str
-    name: str
-    divided: bool
-    statistics_file: str
-
-    def choices(self) -> list[Choice]:
-        """Fields that are read where the user names none."""
-
-    def contents(self, file: str, chosen: Sequence[Choice]) -> Contents:
-        """Metadata of a file as it is on disk now."""
-
-    def read(self, file: str, path: str, selection: Selection, out: np.ndarray | None = None) -> np.ndarray:
-        """A piece of an array; in `out` where that is given and the format can read in place."""
-
-    def chunks(self, file: str, path: str) -> tuple[int, ...] | None:
-        """Shape of the pieces in which an array is stored, None where it is in one piece."""
-
-    def close(self) -> None:
-        """Close what is open in this process."""
 
 
 class Options(TypedDict, total=False):
@@ -73,6 +41,8 @@ class Options(TypedDict, total=False):
     missing: of NaN: "refuse"; "fill" with the field's mean over the training split; "mask": left to the caller, who
         counts them nowhere.
     statistics: file of the training split's scales; default: stats.yaml beside the data.
+    tolerant: for `data_adapters.check`: files that cannot be used are left out and named in `faults`, NaN is given as
+        it is, and no scales are read.
     """
 
     fields: Sequence[str | Mapping[str, Any]] | None
@@ -85,6 +55,7 @@ class Options(TypedDict, total=False):
     splits: Mapping[str, Any] | None
     missing: str
     statistics: str | None
+    tolerant: bool
 
 
 class GridAdapter:
@@ -112,6 +83,7 @@ class GridAdapter:
         splits: Mapping[str, Any] | None = None,
         missing: str = "refuse",
         statistics: str | None = None,
+        tolerant: bool = False,
     ) -> None:
         where = store.where
         check_split(split, where)
@@ -120,10 +92,12 @@ class GridAdapter:
         if dt is not None and not (isinstance(dt, int | float) and dt > 0):
             raise ValueError(f"{where}: dt: expected a positive number, found {dt!r}")
         self._store = store
-        self._missing = missing
+        self._missing = "mask" if tolerant else missing
         chosen = choices(fields, where) if fields is not None else store.choices()
-        self._signatures = [signature(file) for file in store.files]
-        contents, step = _agreeing(store, chosen, dt)
+        signatures = {file: signature(file) for file in store.files}
+        self.faults: list[str] = []
+        contents, step = agreeing(store, chosen, dt, self.faults if tolerant else None)
+        self._signatures = [signatures[file] for file in store.files]
         first = contents[0]
         self._sources = first.sources
 
@@ -160,10 +134,14 @@ class GridAdapter:
             masked=missing == "mask",
         )
         self.statistics_file = statistics or store.statistics_file
-        self._statistics = read_statistics(
-            self.statistics_file, [choice.parts for choice in chosen], first.sources, self._spec, self.origin
+        self._statistics = (
+            None
+            if tolerant
+            else read_statistics(
+                self.statistics_file, [choice.parts for choice in chosen], first.sources, self._spec, self.origin
+            )
         )
-        if missing == "fill" and self._statistics is None:
+        if self._missing == "fill" and self._statistics is None:
             raise ValueError(
                 f"{where}: missing=fill takes the mean of the training split, and there is no {self.statistics_file}; "
                 "make it with python -m data_adapters.check, or choose missing=mask"
@@ -221,6 +199,11 @@ class GridAdapter:
     def files(self) -> Sequence[str]:
         """Path or URL of each file."""
         return self._store.files
+
+    @property
+    def frames(self) -> range:
+        """Which frames of the files are those of the split."""
+        return self._frames
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -365,28 +348,3 @@ class GridAdapter:
             assert self._statistics is not None, "made sure of when the data set was opened"
             mean = self._statistics.mean.numpy()[None, :, :, None, None, None]
             np.copyto(frames, np.broadcast_to(mean, frames.shape), where=wrong)
-
-
-def _agreeing(store: Store, chosen: Sequence[Choice], dt: float | None) -> tuple[list[Contents], float]:
-    """Metadata of all files, which are alike, and the time step."""
-    contents: list[Contents] = []
-    steps: list[float] = []
-    for file in store.files:
-        found = store.contents(file, chosen)
-        if found.num_trajectories < 1:
-            raise ValueError(f"{file}: expected one or more trajectories, found {found.num_trajectories}")
-        contents.append(found)
-        if dt is not None:
-            steps.append(float(dt))
-        elif found.times is not None:
-            steps.append(uniform_step(found.times, f"{file}: {found.time_path}"))
-        else:
-            raise ValueError(
-                f"{file}: it states no times; give `dt`, the time between two frames, or the array in coordinates.time"
-            )
-        for what, expected, got in differences(contents[0], steps[0], found, steps[-1]):
-            raise ValueError(
-                f"{file}: {what} is not that of {store.files[0]}: expected {expected}, found {got}; "
-                "the files of a split must agree, move this one into a data set of its own"
-            )
-    return contents, steps[0]

@@ -14,7 +14,7 @@ from data_adapters.moments import SMALLEST_SCALE
 from data_adapters.remote import is_remote, read_text
 from morph.layout import DatasetSpec, Statistics
 
-__all__ = ["read_statistics"]
+__all__ = ["load_statistics", "read_statistics"]
 
 
 def read_statistics(
@@ -38,7 +38,7 @@ def read_statistics(
     Raises:
         ValueError: The file is malformed, lacks a field, has another number of components for it, or is of other data.
     """
-    stored = _load(path)
+    stored = load_statistics(path)
     if stored is None:
         return None
     own = stored.get("of") if isinstance(stored, Mapping) else None
@@ -62,7 +62,12 @@ def read_statistics(
     return Statistics(*(torch.from_numpy(values.astype(np.float32)) for values in (mean, std, rms_increment)))
 
 
-def _load(path: str) -> Any:
+def load_statistics(path: str) -> Any:
+    """Content of a stats.yaml, None where there is no such file.
+
+    Raises:
+        ValueError: It is no YAML, or cannot be read.
+    """
     try:
         if is_remote(path):
             text = read_text(path)
