@@ -211,7 +211,11 @@ class GridAdapter:
         pieces = {"time": self._stored, **self._space}
         used = {axis: [piece.start, piece.stop, piece.step] for axis, piece in pieces.items()}
         counted = {} if self.rule["by"] == "folder" else {"trajectories": self._ends[-1]}
-        return {"splits": self.rule, "used": used, **counted}
+        arrays = {
+            field.name: [" ".join([source.path, *map(str, source.channels or ())]) for source in sources]
+            for field, sources in zip(self._spec.fields, self._sources, strict=True)
+        }
+        return {"splits": self.rule, "used": used, **counted, "fields": arrays}
 
     def __len__(self) -> int:
         """Number of trajectories of the split."""

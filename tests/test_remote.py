@@ -20,8 +20,7 @@ DIMS = ["sample", "time", "x", "y"]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path) -> Iterator[Path]:
-    for found in coded_folder(tmp_path):
-        yield found
+    yield from coded_folder(tmp_path)
     DATASETS.close(list(DATASETS._open))
 
 
