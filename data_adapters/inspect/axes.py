@@ -81,7 +81,9 @@ def layout_of(found: Found, dims: Sequence[str] | None) -> Layout:
             _by_length(array, arrays, layout)
     if not any(TIME in own for own in layout.dims.values()):
         first = max(arrays, key=lambda array: len(array.shape))
-        raise _question(first, [None] * len(first.shape), found)
+        asked = _question(first, [None] * len(first.shape), found)
+        text = f"{first.name} ({', '.join(_shown(first))}): no axis of it is called time, and one frame has no forecast"
+        raise Question(f"{text}. If one is time, dims= says so; several files are named by a pattern.", asked.answers)
     if found.adapter != LABELLED:
         for name, own in layout.dims.items():
             for dim, size in zip(own, found.arrays[name].shape, strict=True):
@@ -164,7 +166,7 @@ def _inferred(array: Array, found: Found, layout: Layout) -> None:
         _refuse_or_ask_twice(array, known, twice[0], found)
     notes: list[str] = []
     _by_coordinates(array, known, doubtful, found, why, notes)
-    _by_elimination(array, known, doubtful, found, why, notes)
+    _by_elimination(array, known, doubtful, found, why)
     axes = [dim for dim in known if dim is not None and dim not in _ROLES]
     if None in known or not 1 <= len(axes) <= 3:
         raise _question(array, known, found)
@@ -213,8 +215,8 @@ def _by_coordinates(
             why.setdefault(known[i] or "", f"as long as {name}")
         if len(axes) > 1:
             notes.append(
-                f"{' and '.join(map(stem, ordered))} are equally long; that they lie in this order is an assumption "
-                f"(dims= says otherwise)"
+                f"{' and '.join(map(stem, ordered))} are equally long: that they lie in this order is an assumption, "
+                "dims= says otherwise"
             )
     tables = [own for name, own in found.arrays.items() if len(own.shape) == 2 and kind_of(stem(name))[0] == TIME]
     for table in tables if TIME not in known and SAMPLE not in known else ():
@@ -231,7 +233,7 @@ def _by_coordinates(
 
 
 def _by_elimination(
-    array: Array, known: list[str | None], doubtful: set[int], found: Found, why: dict[str, str], notes: list[str]
+    array: Array, known: list[str | None], doubtful: set[int], found: Found, why: dict[str, str]
 ) -> None:
     """What is left when time is known: trajectories before it, components and space behind it."""
     if TIME not in known:
@@ -248,14 +250,12 @@ def _by_elimination(
     if unnamed == [0] and len(before) == 1 and SAMPLE not in known and not found.trajectories and (spatial or after):
         known[0] = SAMPLE
         why[SAMPLE] = "the only axis before time, of which nothing else is said"
-        notes.append(f"The first axis ({array.shape[0]} entries) is taken as trajectories.")
     for i in (len(known) - 1, time + 1):
         others = [array.shape[j] for j in range(time + 1, len(known)) if j != i]
         few = i in after and i not in doubtful and array.shape[i] <= _FEW
         if few and CHANNEL not in known and others and min(others) > _FEW:
             known[i] = CHANNEL
             why[CHANNEL] = "an unnamed axis of few entries"
-            notes.append(f"{array.name}: its axis of {array.shape[i]} entries is taken as components.")
     free = [name for name in _AXIS_NAMES if name not in known]
     left = [i for i in after if known[i] is None]
     if len(left) + len([dim for dim in known if dim and dim not in _ROLES]) <= 3:

@@ -13,8 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from yaml import YAMLError
 
+from data_adapters.handles import HANDLES
 from data_adapters.inspect.axes import Layout, layout_of
-from data_adapters.inspect.containers import HDF5, WELL, find_container
+from data_adapters.inspect.containers import HDF5, WELL, Container, find_container
 from data_adapters.inspect.findings import Found, find_labelled
 from data_adapters.inspect.hdf5 import find_hdf5, find_well
 from data_adapters.inspect.mapping import MOST_FIELDS, candidates, chosen
@@ -24,6 +25,7 @@ from data_adapters.inspect.question import Question
 from data_adapters.inspect.ranges import Range, range_of
 from data_adapters.inspect.record import record_of
 from data_adapters.inspect.report import print_found, print_splits
+from data_adapters.labelled import DATASETS, Opening
 from data_adapters.remote import is_remote
 
 __all__ = ["main"]
@@ -88,19 +90,27 @@ def main() -> None:
 def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     is_option = [bool(re.match(r"[A-Za-z_][\w.]*=", text)) and not Path(text).exists() for text in arguments]
     paths = [text for text, option in zip(arguments, is_option, strict=True) if not option]
-    given = OmegaConf.to_container(OmegaConf.from_dotlist([t for t, o in zip(arguments, is_option, strict=True) if o]))
-    assert isinstance(given, dict)
+    given: dict[Any, Any] = {}
+    for text in (text for text, option in zip(arguments, is_option, strict=True) if option):
+        try:
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([text]))
+        except (YAMLError, OmegaConfBaseException) as error:
+            key = text.partition("=")[0]
+            raise ValueError(f"{key}: expected a value or a list, found {text!r}; quote it for the shell") from error
+        assert isinstance(parsed, dict)
+        given |= parsed
     if unknown := {str(key) for key in given} - set(_OPTIONS) | {path for path in paths if path.startswith("-")}:
         raise ValueError(f"expected options of {', '.join(_OPTIONS)}, found {', '.join(sorted(unknown))}; see --help")
     if not paths:
         raise ValueError(f"expected a path, a URL, a pattern or a folder, as in {_COMMAND} my.nc")
     options = {**_OPTIONS, **{str(key): value for key, value in given.items()}}
-    for key, kind, noun in (
+    expected: tuple[tuple[str, Any, str], ...] = (
         ("overwrite", bool, "true or false"),
         ("batch_size", int, "a positive integer"),
         ("scan", int, "a number of MB"),
         ("dims", list, "a list, dims=[sample,time,x,y]"),
-    ):
+    )
+    for key, kind, noun in expected:
         value = options[key]
         wrong = not isinstance(value, kind) or (kind is int and (value is True or value is False or value < 1))
         if value is not None and wrong:
@@ -113,7 +123,19 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def _run(console: Console, paths: Sequence[str], options: Mapping[str, Any]) -> None:
-    found = _find(paths, options)
+    container = find_container(paths, options["cache"], options["engine"])
+    found: Found | None = None
+    try:
+        found = _find(container, options)
+        _inspect(console, paths, found, options)
+    finally:
+        files = {*container.files, *(file for file, _ in found.places)} if found else set(container.files)
+        group = found.group if found else options["group"]
+        HANDLES.close(files)
+        DATASETS.close(Opening(file, container.engine, group) for file in files)
+
+
+def _inspect(console: Console, paths: Sequence[str], found: Found, options: Mapping[str, Any]) -> None:
     out = Path(options["out"] or f"{title_name(found)}.yaml")
     if out.suffix not in (".yaml", ".yml"):
         raise ValueError(f"out: expected the name of a YAML file, found {out}")
@@ -153,12 +175,15 @@ def _run(console: Console, paths: Sequence[str], options: Mapping[str, Any]) -> 
     if proposal.num_fields > MOST_FIELDS:
         extra += f" model.capacity.max_fields={proposal.num_fields}"
     console.print("\nNext:", soft_wrap=True)
-    console.print(f"  python -m data_adapters.check dataset={out}", soft_wrap=True)
-    console.print(f"  python -m morph.train data={out} run_dir=runs/{out.stem}{extra}", soft_wrap=True, markup=False)
+    console.print(f"  python -m data_adapters.check dataset={shlex.quote(str(out))}", soft_wrap=True)
+    console.print(
+        f"  python -m morph.train data={shlex.quote(str(out))} run_dir=runs/{shlex.quote(out.stem)}{extra}",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
-def _find(paths: Sequence[str], options: Mapping[str, Any]) -> Found:
-    container = find_container(paths, options["cache"], options["engine"])
+def _find(container: Container, options: Mapping[str, Any]) -> Found:
     if container.kind == WELL:
         if options["group"] is not None:
             raise ValueError("group: it has no effect, The Well's layout has its own groups; leave it out")

@@ -56,6 +56,7 @@ def find_hdf5(container: Container, group: str | None) -> Found:
         node = root[trajectories[0]] if trajectories else root
         arrays, skipped = _arrays(node)
         attributes = {**file.attrs, **node.attrs}
+        has_scales = any(isinstance(data, h5py.Dataset) and data.is_scale for data in node.values())
         matlab = any("MATLAB_class" in array.attributes for array in arrays.values())
     on_grid = [array for array in arrays.values() if len(array.shape) > 1]
     label = "NetCDF 4 (HDF5)" if netcdf else "MATLAB 7.3 (HDF5)" if matlab else "HDF5"
@@ -69,7 +70,7 @@ def find_hdf5(container: Container, group: str | None) -> Found:
                 )
             group = nested.pop()
         return find_labelled(container, group)
-    scaled = on_grid and all(all(array.dims) and "/" not in array.name for array in on_grid)
+    scaled = has_scales and on_grid and all(all(array.dims) and "/" not in array.name for array in on_grid)
     if scaled and not trajectories and not group and (found := _with_scales(container, on_grid)):
         return found
     if not arrays:

@@ -119,7 +119,7 @@ def _unique(found: list[Candidate]) -> list[Candidate]:
 
 
 def _of_channels(found: Found, name: str, dims: tuple[str, ...], grid: tuple[Any, ...]) -> list[Candidate]:
-    """One vector where there are as many components as axes; else a scalar for each, by the names that the file gives."""
+    """One vector where there are as many components as axes; else scalars, by the names that the file gives."""
     array = found.arrays[name]
     axis = dims.index(CHANNEL)
     count = array.shape[axis]
@@ -205,9 +205,11 @@ def chosen(
     reason = (
         f"fields on {len(grids)} different grids, and those of a data set share one"
         if len(grids) > 1
-        else f"{len(offered)} fields, and the shipped models take {MOST_FIELDS} of {MOST_COMPONENTS} components "
-        f"(model.capacity.max_fields={len(offered)} raises that: then name all of them)"
+        else f"{len(offered)} fields, and the shipped models take {MOST_FIELDS} of {MOST_COMPONENTS} components"
     )
+    if len(grids) == 1:
+        names = ",".join(candidate.name for candidate in offered)
+        answers[f"fields=[{names}]"] = f"all, for a model with model.capacity.max_fields={len(offered)}"
     raise Question(f"{where}: it has {reason}. Which ones, in which order?", answers)
 
 

@@ -130,9 +130,8 @@ def _because(layout: Layout, role: str) -> str:
 
 
 def _arrays(found: Found, layout: Layout, main: Sequence[str], axes: Sequence[str], record: Record) -> list[Line]:
-    reasons = [
-        f"{role}: {_because(layout, role)}" for role in (SAMPLE, TIME, CHANNEL) if role in set(main) & {*layout.why}
-    ]
+    roles = [role for role in (SAMPLE, TIME, CHANNEL) if role in main and role in layout.why]
+    reasons = [f"{role}: {_because(layout, role)}" for role in roles]
     lines = [Line("", why=note) for note in layout.notes]
     lines.append(Line("dims", list(main), "; ".join(reasons)))
     where = {dim: layout.coordinates[dim] for dim in (TIME, *axes) if dim in layout.coordinates}
@@ -286,6 +285,8 @@ def yaml_text(proposal: Proposal, title: str) -> str:
 
 
 def title_name(found: Found) -> str:
-    """What the data set would be called."""
-    named = found.container.named
+    """What the data set would be called: after its file, or the folder of its files."""
+    named, files = found.container.named, found.container.files
+    if len(files) > 1 and found.adapter != WELL:
+        named = files[0].rpartition("/")[0] or files[0]
     return local_name(named if isinstance(named, str) else named[0])

@@ -11,6 +11,7 @@ from data_adapters.inspect.findings import Array, Found
 
 __all__ = ["Range", "range_of"]
 
+_MARKS = (-999.0, -9999.0, -99999.0, 9999.0, 99999.0, -32768.0, -32767.0)
 _PLACES = 4  # files, groups or trajectories that are looked into
 
 
@@ -41,9 +42,10 @@ class Range:
     partial: bool = False
 
     @property
-    def constant(self) -> bool:
-        """Whether all values are the same."""
-        return self.minimum == self.maximum
+    def mark(self) -> float | None:
+        """An extreme value that looks like a mark of missing ones: 1e20, -9999."""
+        marks = (value for value in (self.minimum, self.maximum) if abs(value) >= 1e19 or value in _MARKS)
+        return next(marks, None)
 
 
 def range_of(array: Array, dims: Sequence[str] | None, found: Found, budget: int) -> Range:
@@ -94,17 +96,20 @@ def _frames(
     """(which trajectory, a frame of it), evenly spread over places, trajectories and frames."""
     own = list(dims) if dims is not None else [TIME, *("" for _ in array.shape[1:])]
     sizes = dict(zip(own, array.shape, strict=True))
-    places = _spread(len(found.places), _PLACES)
-    rows = _spread(sizes.get(SAMPLE, 1), max(1, _PLACES // len(places)))
     steps = sizes.get(TIME, 1)
     frame = prod(size for dim, size in sizes.items() if dim not in (SAMPLE, TIME)) if dims else prod(array.shape[1:])
     frame_bytes = max(1, frame * np.dtype(array.dtype.rpartition(" ")[2]).itemsize)
+    rows: Sequence[int] = range(sizes.get(SAMPLE, 1))
+    places: Sequence[int] = range(len(found.places))
+    if frame_bytes * steps * len(rows) * len(places) > budget:
+        places = _spread(len(places), _PLACES)
+        rows = _spread(len(rows), max(1, _PLACES // len(places)))
     number = budget // (frame_bytes * len(places) * len(rows))
     whole = number >= steps
     frames = range(steps) if whole else _spread(steps, max(2, number))
     seen.of_frames = steps * sizes.get(SAMPLE, 1) * len(found.places)
     box: dict[int, slice] = {}
-    if 2 * frame_bytes * len(places) * len(rows) > 2 * budget:
+    if number == 0:
         # Two frames are too much: a slab around the middle of the first axis of space.
         axis = next(i for i, dim in enumerate(own) if dim not in (SAMPLE, TIME))
         width = max(1, array.shape[axis] * budget // (frame_bytes * len(places) * len(rows)))

@@ -33,13 +33,16 @@ def print_found(console: Console, found: Found, layout: Layout | None, ranges: M
         console.print(f"Not numbers: {', '.join(skipped[:12])}{' ...' if len(skipped) > 12 else ''}")
     read, total = sum(r.num_bytes for r in ranges.values()), sum(found.arrays[name].num_bytes for name in ranges)
     if ranges:
-        seen, of = max((r.frames, r.of_frames) for r in ranges.values())
+        count, of = max((r.frames, r.of_frames) for r in ranges.values())
         whole = all(r.frames >= r.of_frames and not r.partial for r in ranges.values())
         part = "parts of " if any(r.partial for r in ranges.values()) else ""
         console.print(
-            f"Ranges from {'all' if whole else f'{part}{seen} of {of}'} frames: {megabytes(read)} read; "
+            f"Ranges from {'all' if whole else f'{part}{count} of {of}'} frames: {megabytes(read)} read; "
             f"{megabytes(total)} in memory as float32{' for the first file' if len(found.places) > 1 else ''}"
         )
+    for name, seen in ranges.items():
+        if seen.mark is not None:
+            console.print(f"Note: {name}: {seen.mark:g} looks like a mark of missing values; it is read as a value")
     for note in (*found.notes, *(layout.notes if layout else ())):
         console.print(f"Note: {note}")
 
