@@ -104,7 +104,12 @@ def _is_coordinate(array: Array, found: Found) -> bool:
     if kind == TIME and len(array.shape) == 2 and found.adapter != LABELLED:
         return True
     bounds = array.shape[-1] == 2 and array.name.rpartition("_")[2] in ("bnds", "bounds", "vertices")
-    return bounds or (found.adapter == LABELLED and array.name in array.dims)
+    return array.auxiliary or bounds or _is_line(array)
+
+
+def _is_line(array: Array) -> bool:
+    """Numbers along one axis; MATLAB has them as a row."""
+    return len(array.shape) == 1 or (len(array.shape) == 2 and array.shape[0] == 1 and not any(array.dims))
 
 
 def _stated(arrays: Sequence[Array], dims: tuple[str, ...], found: Found, layout: Layout) -> None:
@@ -190,14 +195,14 @@ def _by_coordinates(
     array: Array, known: list[str | None], doubtful: set[int], found: Found, why: dict[str, str], notes: list[str]
 ) -> None:
     """Unnamed axes whose length is that of coordinates, and of these alone."""
-    lines = {name: own for name, own in found.arrays.items() if len(own.shape) == 1 and own.shape[0] > 1}
+    lines = {name: own for name, own in found.arrays.items() if _is_line(own) and own.shape[-1] > 1}
     kinds = {name: kind_of(stem(name), own.attributes)[0] for name, own in lines.items()}
     lines = {name: own for name, own in lines.items() if kinds[name] in (TIME, SPACE, SAMPLE)}
     open_axes = [i for i, dim in enumerate(known) if dim is None and i not in doubtful]
     taken = {dim for dim in known if dim}
     claims: dict[int, frozenset[str]] = {}
     for i in open_axes:
-        free = {n: o.shape[0] for n, o in lines.items() if (kinds[n] if kinds[n] != SPACE else stem(n)) not in taken}
+        free = {n: o.shape[-1] for n, o in lines.items() if (kinds[n] if kinds[n] != SPACE else stem(n)) not in taken}
         exact = frozenset(name for name, length in free.items() if length == array.shape[i])
         edges = frozenset(name for name, length in free.items() if length == array.shape[i] + 1)
         claims[i] = exact or edges
@@ -288,7 +293,7 @@ def _find_coordinate(dim: str, size: int, found: Found, layout: Layout) -> None:
     for name, array in found.arrays.items():
         own = stem(name)
         fits = (own == dim) if dim != TIME else kind_of(own, array.attributes)[0] == TIME
-        one_row = len(array.shape) == 1 or (dim == TIME and len(array.shape) == 2)
+        one_row = _is_line(array) or (dim == TIME and len(array.shape) == 2)
         if fits and one_row and array.shape[-1] in (size, size + 1) and name not in layout.dims:
             layout.coordinates[dim] = name
             return

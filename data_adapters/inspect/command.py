@@ -70,9 +70,9 @@ def main() -> None:
     if not arguments or {"--help", "-h"} & set(arguments):
         print(_HELP, end="")
         sys.exit(0 if arguments else 2)
-    console = Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.width, 160))
+        console.width = 160  # a log file has no width
     try:
         paths, options = _parsed(arguments)
         _run(console, paths, options)
@@ -165,7 +165,7 @@ def _inspect(console: Console, paths: Sequence[str], found: Found, options: Mapp
     finally:
         partial.unlink(missing_ok=True)
     console.print()
-    console.print(text.rstrip(), markup=False, soft_wrap=True)
+    console.print(text.rstrip(), soft_wrap=True)
     console.print(f"\n{out} opens: trajectories, frames, fields, components, depth, height, width", soft_wrap=True)
     print_splits(console, splits)
     shortest = min(split.shape[1] for split in splits.values())
@@ -203,7 +203,7 @@ def _ranges(found: Found, layout: Layout | None, scan: int | None) -> dict[str, 
 
 def _ask(console: Console, question: Question, arguments: Sequence[str]) -> None:
     """The question, and commands that answer it."""
-    console.print(f"\n{question.text}", markup=False, soft_wrap=True)
+    console.print(f"\n{question.text}", soft_wrap=True)
     for answer, meaning in question.answers.items():
         if question.replaces_paths:
             kept = [text for text in arguments if re.match(r"[A-Za-z_][\w.]*=", text)]
@@ -212,9 +212,9 @@ def _ask(console: Console, question: Question, arguments: Sequence[str]) -> None
             key = answer.partition("=")[0]
             kept = [text for text in arguments if not text.startswith(f"{key}=")]
             words = [*map(_quoted, kept), _quoted(answer)]
-        console.print(f"  {_COMMAND} {' '.join(words)}", markup=False, soft_wrap=True)
+        console.print(f"  {_COMMAND} {' '.join(words)}", soft_wrap=True)
         if meaning:
-            console.print(f"      {meaning}", markup=False, soft_wrap=True)
+            console.print(f"      {meaning}", soft_wrap=True)
 
 
 def _quoted(text: str) -> str:

@@ -34,6 +34,7 @@ class Array:
         attributes: As the file states them.
         chunks: Pieces in which it is stored, None where it is in one.
         compression: How these are compressed, "" where not.
+        auxiliary: It gives places or times of other arrays (XLAT of WRF), and is no field.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Array:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     chunks: tuple[int, ...] | None = None
     compression: str = ""
+    auxiliary: bool = False
 
     @property
     def unit(self) -> str:
@@ -125,7 +127,7 @@ def find_labelled(container: Container, group: str | None) -> Found:
                         labels[str(name)] = [str(plain(entry)) for entry in variable.to_numpy().tolist()]
                     skipped[str(name)] = f"no real numbers: {_type_of(variable.dtype)}"
                     continue
-                arrays[str(name)] = _labelled_array(str(name), variable)
+                arrays[str(name)] = _labelled_array(str(name), variable, name in found.coords)
             attributes = dict(found.attrs)
             unlimited = frozenset(map(str, found.encoding.get("unlimited_dims", ())))
     finally:
@@ -154,7 +156,7 @@ def _type_of(dtype: np.dtype) -> str:
     return names.get(dtype.kind, "text" if dtype.kind in "SUOT" else str(dtype))
 
 
-def _labelled_array(name: str, variable: xr.Variable) -> Array:
+def _labelled_array(name: str, variable: xr.Variable, auxiliary: bool) -> Array:
     encoding = variable.encoding
     stored = encoding.get("dtype")
     dtype = str(variable.dtype)
@@ -172,4 +174,5 @@ def _labelled_array(name: str, variable: xr.Variable) -> Array:
         dict(variable.attrs),
         tuple(chunks) if chunks else None,
         str(compression or ""),
+        auxiliary,
     )

@@ -130,7 +130,7 @@ def _lone_well(container: Container, file: h5py.File) -> Found:
 def _well(container: Container, file: h5py.File) -> Found:
     ranks = field_ranks(file)
     contents = read_contents(file, [Choice(name, (name,)) for name in ranks])
-    arrays, skipped = _arrays(file)
+    arrays, _ = _arrays(file)
     named = {source.path: source.dims for (source,) in contents.sources}
     arrays = {
         name: Array(name, named.get(name, array.dims), *_rest(array))
@@ -140,7 +140,7 @@ def _well(container: Container, file: h5py.File) -> Found:
     files = [(name, "") for name in container.files]
     label = container._replace(label="The Well's layout (HDF5)")
     boundary = dict(contents.boundary)
-    return Found(label, ARRAYS, arrays, files, _read, skipped, dict(file.attrs), dims=named, boundary=boundary)
+    return Found(label, ARRAYS, arrays, files, _read, {}, dict(file.attrs), dims=named, boundary=boundary)
 
 
 def _read(place: tuple[str, str], name: str, selection: Selection) -> np.ndarray:

@@ -217,7 +217,7 @@ def _step(found: Found, record: Record, given: Any) -> list[Line]:
     if given is not None:
         return [Line("dt", given, f"as given{', in' + unit if unit else ''}")]
     if record.restated:
-        return [Line("dt", record.dt, f"in{unit or ' hours'}: the files count time from different dates")]
+        return [Line("dt", record.dt, f"in{unit}: {record.restated}" if unit else record.restated)]
     return [Line("", why=f"dt: {record.dt:g}{unit}, from the file's times")]
 
 

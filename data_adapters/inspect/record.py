@@ -10,6 +10,7 @@ from data_adapters.contents import SAMPLE, TIME, uniform_step
 from data_adapters.inspect.axes import Layout
 from data_adapters.inspect.findings import LABELLED, WELL, Found, plain
 from data_adapters.inspect.mapping import Candidate
+from data_adapters.inspect.names import kind_of
 from data_adapters.inspect.question import Question
 from data_adapters.labelled import DATASETS, Opening
 
@@ -26,7 +27,7 @@ class Record(NamedTuple):
     dt: Time between two frames.
     unit: Of it, "" where the file does not say.
     joined: Files follow each other in time.
-    restated: The reader needs `dt`, for the numbers of several files do not make one axis.
+    restated: Why the reader needs `dt` though the files state times, "" where it does not.
     """
 
     trajectories: int
@@ -34,7 +35,7 @@ class Record(NamedTuple):
     dt: float
     unit: str
     joined: bool = False
-    restated: bool = False
+    restated: str = ""
 
 
 def record_of(found: Found, layout: Layout, fields: Sequence[Candidate | Mapping[str, Any]], dt: Any) -> Record:
@@ -61,8 +62,12 @@ def record_of(found: Found, layout: Layout, fields: Sequence[Candidate | Mapping
     name = layout.coordinates.get(TIME)
     times = _times(found, name, sizes[TIME])
     unit = found.arrays[name].unit.partition(" since ")[0] if name else ""
-    joined = restated = False
-    if name and several > 1 and found.adapter == LABELLED and SAMPLE not in sizes:
+    joined, restated = False, ""
+    if name is None and found.adapter == LABELLED and (beside := _beside(found, layout.named[TIME], sizes[TIME])):
+        name = beside
+        times, unit = found.values(name), found.arrays[name].unit.partition(" since ")[0]
+        restated = f"from {name}, which is no coordinate of {layout.named[TIME]}"
+    elif name and several > 1 and found.adapter == LABELLED and SAMPLE not in sizes:
         joined, restated = _joined(found, name)
     steps = sizes[TIME] * (several if joined else 1)
     trajectories = (found.trajectories or sizes.get(SAMPLE, 1)) * (1 if joined else several)
@@ -112,26 +117,35 @@ def _times(found: Found, name: str | None, size: int | None, place: int = 0) -> 
     return values.reshape(-1, values.shape[-1])[0][:size]
 
 
-def _joined(found: Found, name: str) -> tuple[bool, bool]:
-    """Whether the second file goes on where the first one ends, and whether they count from different dates."""
+def _beside(found: Found, dim: str, size: int) -> str | None:
+    """Another array than the coordinate that tells the times, as XTIME of WRF does."""
+    for name, array in found.arrays.items():
+        if array.dims == (dim,) and size > 1 and kind_of(name, array.attributes)[0] == TIME:
+            return name
+    return None
+
+
+def _joined(found: Found, name: str) -> tuple[bool, str]:
+    """Whether the second file goes on where the first one ends, and why `dt` is needed then."""
     engine, group = found.container.engine, found.group
     openings = [Opening(file, engine, group) for file in found.container.files[:2]]
     pieces, units = [], []
     for opening in openings:
         with DATASETS.lend(opening) as opened:
             if name not in opened.variables:
-                return False, False
+                return False, ""
             variable = opened.variables[name]
             units.append(str(variable.attrs.get("units", "")))
             pieces.append(xr.Variable(variable.dims, variable.to_numpy(), variable.attrs))
     DATASETS.close(openings)
-    if units[0] != units[1] and all(" since " in unit for unit in units):
+    different = "the files count from different dates" if units[0] != units[1] else ""
+    if different and all(" since " in unit for unit in units):
         try:
             pieces = [xr.conventions.decode_cf_variable(name, piece) for piece in pieces]
         except (ValueError, OverflowError, ImportError):
-            return False, False
+            return False, ""
     first, second = (piece.to_numpy() for piece in pieces)
     if not len(first) or not len(second) or first.dtype.kind not in "fiumM" or not second[0] > first[-1]:
-        return False, False
+        return False, ""
     steps = np.diff(np.concatenate([first, second[:2]])).astype(np.float64)
-    return bool(np.allclose(steps, np.median(steps), rtol=0.15)), units[0] != units[1]
+    return bool(np.allclose(steps, np.median(steps), rtol=0.15)), different

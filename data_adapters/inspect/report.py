@@ -119,7 +119,7 @@ def _range(seen: Range | None) -> tuple[str, str, str, str]:
     if seen is None:
         return "", "", "", ""
     absent = "0" if not seen.missing else f"{seen.missing:.1%}"
-    infinite = f" [red]{seen.infinite} infinite[/red]" if seen.infinite else ""
+    infinite = f", {seen.infinite} infinite" if seen.infinite else ""
     return f"{seen.minimum:.4g}", f"{seen.maximum:.4g}", f"{seen.mean:.4g}", absent + infinite
 
 
