@@ -1,8 +1,6 @@
-"""`python -m data_adapters.inspect`: what it writes gives the file's values, and what it cannot know it asks."""
+"""`python -m data_adapters.inspect`: what it writes gives the file's values."""
 
-import re
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,78 +9,17 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
-import yaml
 
-from data_adapters.handles import HANDLES
-from data_adapters.inspect.names import Vector, kind_of, vectors
-from data_adapters.labelled import DATASETS
-from morph.data.adapter import DatasetAdapter
-from morph.data.catalogue import find_datasets, open_split
+from tests.inspected import Inspected, hdf5, in_folder, values
 from tests.well_files import code, coded_file, write, write_file
 
 LAT, LON = np.linspace(-60, 60, 33), np.arange(49) * 360 / 49
 LAND = (np.abs(LAT)[:, None] < 10) & (np.abs(LON - 200) < 60)
 
 
-class Inspected:
-    """The command in a folder.
-
-    ask: its question: options that answer it, as commands shown by it.
-    write: what the YAML says that it has written.
-    """
-
-    def __init__(self, call: Callable[..., Any], folder: Path) -> None:
-        self.call, self.folder = call, folder
-
-    def run(self, *options: str, code: int) -> Any:
-        done = self.call("data_adapters.inspect", *options, cwd=self.folder)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done
-
-    def ask(self, *options: str) -> list[list[str]]:
-        done = self.run(*options, code=2)
-        assert not list(self.folder.glob("*.yaml"))
-        lines = [line.split("#")[0].strip() for line in done.stdout.splitlines()]
-        commands = [shlex.split(line) for line in lines if line.startswith("python -m data_adapters.inspect")]
-        return [command[3:] for command in commands]
-
-    def refuse(self, *options: str) -> str:
-        done = self.run(*options, code=1)
-        assert done.stderr.startswith("error: ")
-        assert done.stderr.count("\n") == 0
-        return str(done.stderr)
-
-    def write(self, *options: str) -> dict[str, Any]:
-        done = self.run(*options, code=0)
-        (path,) = self.folder.glob("*.yaml")
-        assert f"data={path.name}" in done.stdout
-        self.printed = done.stdout
-        self.text = path.read_text()
-        return dict(yaml.safe_load(self.text))
-
-    def open(self, split: str) -> DatasetAdapter:
-        (path,) = self.folder.glob("*.yaml")
-        ((_, config),) = find_datasets(str(path), {}).items()
-        return open_split(config, split)
-
-
 @pytest.fixture
-def inspected(call: Callable[..., Any], tmp_path: Path) -> Any:
-    yield Inspected(call, tmp_path)
-    for handles in (HANDLES, DATASETS):
-        handles.close(list(handles._open))  # type: ignore[attr-defined]
-
-
-def values(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def hdf5(path: Path, arrays: Mapping[str, Any], **attributes: Any) -> Path:
-    with h5py.File(path, "w") as file:
-        for name, array in arrays.items():
-            file[name] = array
-        file.attrs.update(attributes)
-    return path
+def inspected(call: Callable[..., Any], tmp_path: Path) -> Iterator[Inspected]:
+    yield from in_folder(call, tmp_path)
 
 
 def ocean(num_steps: int = 200, **coordinate: Any) -> xr.Dataset:
@@ -141,6 +78,21 @@ def test_scattered_gaps(inspected: Inspected) -> None:
     stored.to_netcdf(inspected.folder / "a.nc")
     assert inspected.write("a.nc")["missing"] == "mask"
     assert "scattered" in inspected.text
+
+
+def test_of_large_arrays_a_part_is_read(inspected: Inspected) -> None:
+    field = np.tile(np.arange(256, dtype=np.float32)[:, None], (20, 1, 512))
+    field[:, :, :64] = np.nan
+    hdf5(inspected.folder / "a.h5", {"u": field, "t": np.arange(20.0), "x": np.arange(256.0), "y": np.arange(512.0)})
+    assert inspected.write("a.h5", "scan=2")["missing"] == "mask"
+    assert "Ranges from 4 of 20 frames: 2.0 MB read; 10.0 MB in memory" in inspected.printed
+    assert "12.5% are NaN, at the same points" in inspected.text
+    # Where two frames are too much, rows around the middle of the first axis.
+    field = np.tile(field, (1, 4, 1))
+    hdf5(inspected.folder / "b.h5", {"u": field, "t": np.arange(20.0), "x": np.arange(1024.0), "y": np.arange(512.0)})
+    (inspected.folder / "a.yaml").unlink()
+    inspected.write("b.h5", "scan=1")
+    assert "Ranges from parts of 2 of 20 frames" in inspected.printed
 
 
 def test_a_cube_in_zarr(inspected: Inspected) -> None:
@@ -249,47 +201,6 @@ def test_a_file_of_the_well_alone(inspected: Inspected) -> None:
     assert train.spec.boundary[1:] == ("periodic", "periodic")
 
 
-def test_an_array_without_labels_is_asked_for(inspected: Inspected) -> None:
-    stored = values(10, 13, 8, 8)
-    hdf5(inspected.folder / "bare.h5", {"u": stored})
-    answers = inspected.ask("bare.h5")
-    assert answers[0] == ["bare.h5", "dims=[sample,time,x,y]"]
-    assert ["bare.h5", "dims=[sample,x,y,time]"] in answers
-    # Its first answer leads to the next question, and so on to the end.
-    (step,) = inspected.ask(*answers[0])
-    assert step == ["bare.h5", "dims=[sample,time,x,y]", "dt=1"]
-    assert inspected.write(*answers[1], "dt=0.5", "name=mine")["dims"] == answers[1][1][6:-1].split(",")
-    (inspected.folder / "bare.yaml").unlink()
-    inspected.write(*answers[0], "dt=0.5", "name=mine")
-    train = inspected.open("train")
-    assert (train.spec.name, train.spec.dt, train.spec.num_steps) == ("mine", 0.5, 13)
-    np.testing.assert_array_equal(train.read(0, 1, 2)[0, 0, 0, 0], stored[train.place(0)[1], 1])  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        {"u": {"dims": "time,x,sample"}},
-        {"u": {"DIMENSION_LABELS": ["time", "x", "sample"]}},
-        {"": {"axes": "time x sample"}},
-    ],
-)
-def test_an_attribute_names_the_axes(inspected: Inspected, told: Mapping[str, Mapping[str, Any]]) -> None:
-    path = hdf5(inspected.folder / "a.h5", {"u": values(9, 8, 5)})
-    with h5py.File(path, "a") as file:
-        for name, attributes in told.items():
-            (file[name] if name else file).attrs.update(attributes)
-    assert inspected.write("a.h5", "dt=1")["dims"] == ["time", "x", "sample"]
-
-
-def test_lengths_that_fit_twice_say_nothing(inspected: Inspected) -> None:
-    path = hdf5(inspected.folder / "a.h5", {"u": values(16, 16, 12), "t": np.arange(16.0), "x": np.arange(16.0)})
-    assert ["a.h5", "dims=[time,x,y]"] in inspected.ask("a.h5")
-    # Of one coordinate more, the last two axes are known, and the first can be time or trajectories.
-    hdf5(path, {"u": values(16, 14, 12), "y": np.arange(14.0), "x": np.arange(12.0)})
-    assert ["a.h5", "dims=[time,y,x]"] in inspected.ask("a.h5")
-
-
 def test_scales_of_hdf5_are_read_by_xarray(inspected: Inspected) -> None:
     with h5py.File(inspected.folder / "a.h5", "w") as file:
         file["u"] = values(20, 6, 8)
@@ -319,98 +230,28 @@ def test_an_ensemble(inspected: Inspected) -> None:
     np.testing.assert_array_equal(velocity[:, 1], velocity[:, 0] + 1)
 
 
-def test_times_of_start_and_lead_are_told_apart_by_the_user(inspected: Inspected) -> None:
-    dims = ("time", "prediction_timedelta", "lat", "lon")
-    days = np.arange(4) * 24
-    stored = xr.Dataset({"z": (dims, values(4, 10, 5, 6))}, {"time": days, "prediction_timedelta": 6 * np.arange(10)})
-    stored.to_netcdf(inspected.folder / "wb.nc")
-    answers = inspected.ask("wb.nc")
-    assert answers[0] == ["wb.nc", "dims=[sample,time,lat,lon]"]
-    config = inspected.write(*answers[0])
-    assert (config["time"], config["sample"]) == ("prediction_timedelta", "time")
-    train = inspected.open("train")
-    np.testing.assert_array_equal(
-        train.read(0, 2, 3)[0, 0, 0, 0], stored["z"][train.place(0)[1], 2]  # type: ignore[attr-defined]
-    )  # fmt: skip
-
-
-def test_more_fields_than_fit_are_asked_for(inspected: Inspected) -> None:
-    names = ("t", "q", "u", "v", "w", "ps")
-    stored = xr.Dataset({name: (("time", "y", "x"), values(30, 6, 8, seed=i)) for i, name in enumerate(names)})
-    stored["time"] = np.arange(30.0)
-    stored.to_netcdf(inspected.folder / "many.nc")
-    three, everything = inspected.ask("many.nc")
-    assert three == ["many.nc", "fields=[t,q,velocity]"]
-    assert everything == ["many.nc", "fields=[t,q,velocity,ps]"]
-    config = inspected.write("many.nc", "fields=[ps,velocity,{name: speed, from: [u]}]")
-    velocity = {"name": "velocity", "from": ["u", "v", "w"]}
-    assert config["fields"] == ["ps", velocity, {"name": "speed", "from": ["u"]}]
-    np.testing.assert_array_equal(inspected.open("train").read(0, 7, 8)[0, 1, :, 0], [stored[c][7] for c in "uvw"])
-    (inspected.folder / "many.yaml").unlink()
-    inspected.write(*everything)
-    assert "model.capacity.max_fields=4" in inspected.printed
-    assert "no field 'nothing'; it has ps, q, t, u, v, velocity, w" in inspected.refuse("many.nc", "fields=[nothing]")
-
-
-def test_fields_on_two_grids_are_asked_for(inspected: Inspected) -> None:
-    stored = xr.Dataset(
-        {"h": (("time", "y", "x"), values(30, 6, 8)), "u": (("time", "y", "xu"), values(30, 6, 9))},
-        {"time": np.arange(30.0)},
-    )
-    stored.to_netcdf(inspected.folder / "c.nc")
-    assert inspected.ask("c.nc") == [["c.nc", "fields=[h]"], ["c.nc", "fields=[u]"]]
-    inspected.write("c.nc", "fields=[u]")
-    np.testing.assert_array_equal(inspected.open("train").read(0, 0, 1)[0, 0, 0, 0], stored["u"][0])
-
-
-@pytest.mark.parametrize(
-    ("name", "attributes"),
-    [
-        ("time", {}),
-        ("t", {}),
-        ("Time", {}),
-        ("valid_time", {}),
-        ("ocean_time", {}),
-        ("time_counter", {}),
-        ("forecast_time0", {}),
-        ("snapshots", {}),
-        ("n_frames", {}),
-        ("XTIME", {}),
-        ("when", {"units": "days since 1850-1-1"}),
-        ("record_no", {"axis": "T"}),
-        ("epoch", {"standard_name": "time"}),
-    ],
-)
-def test_names_of_time(inspected: Inspected, name: str, attributes: dict[str, str]) -> None:
-    field = values(30, 6, 8)
-    stored = xr.Dataset({"a": ((name, "y", "x"), field)}, {name: (name, 3.0 * np.arange(30), attributes)})
-    stored.to_netcdf(inspected.folder / "a.nc", format="NETCDF3_64BIT")
-    assert inspected.write("a.nc")["time"] == name
-    train = inspected.open("train")
-    assert train.spec.dt == 3.0
-    np.testing.assert_array_equal(train.read(0, 0, 5)[:, 0, 0, 0], field[:5])
-
-
-def test_an_axis_that_may_grow_is_time(inspected: Inspected) -> None:
-    stored = xr.Dataset({"a": (("n", "y", "x"), values(30, 6, 8))})
+def test_what_is_not_taken_is_said(inspected: Inspected) -> None:
+    stored = xr.Dataset({"a": (("time", "y", "x"), values(30, 6, 8))}, {"time": np.arange(30.0)})
+    stored["still"] = stored["a"][:1].isel(time=0).expand_dims(time=stored["time"])
+    stored["depth_map"] = stored["a"][0].drop_vars("time")
+    stored["gauge"] = (("t2", "y", "x"), values(7, 6, 8))
     stored.to_netcdf(inspected.folder / "a.nc")
-    assert inspected.ask("a.nc") == [["a.nc", "dims=[time,y,x]"]]
-    stored.to_netcdf(inspected.folder / "a.nc", unlimited_dims=["n"])
-    assert inspected.write("a.nc", "dt=2")["time"] == "n"
+    config = inspected.write("a.nc", "fields=[a,still,depth_map]")
+    assert config["fields"] == ["a", "still", "depth_map"]
+    assert "- still # all frames that were read are alike" in inspected.text
+    constant = inspected.open("train").read(0, 3, 5)[:, 2, 0, 0]
+    np.testing.assert_array_equal(constant, np.stack([stored["depth_map"]] * 2))
+    (inspected.folder / "a.yaml").unlink()
+    inspected.write("a.nc", "fields=[a]")
+    assert "Note: gauge is left out: what its axes are is not known" in inspected.printed
+    assert "also there, taken where `fields` names it: still (time, y, x), depth_map (y, x)" in inspected.text
 
 
-def test_a_step_that_is_not_stated_or_not_equal_is_asked_for(inspected: Inspected) -> None:
-    stored = xr.Dataset({"a": (("time", "y", "x"), values(36, 6, 8))})
+def test_a_second_axis_of_time_is_left_out(inspected: Inspected) -> None:
+    stored = xr.Dataset({"a": (("time", "y", "x"), values(30, 6, 8)), "b": (("time2", "y", "x"), values(30, 6, 8))})
     stored.to_netcdf(inspected.folder / "a.nc")
-    assert inspected.ask("a.nc") == [["a.nc", "dt=1"]]
-    stored["time"] = xr.date_range("2001-01-01", periods=36, freq="MS")
-    stored.to_netcdf(inspected.folder / "months.nc")
-    assert inspected.ask("months.nc") == [["months.nc", "dt=31"]]
-    assert inspected.write("months.nc", "dt=30.44")["dt"] == 30.44
-    assert inspected.open("train").spec.dt == 30.44
-    hdf5(inspected.folder / "b.h5", {"u": values(5, 9, 8)}, dt=0.001)
-    (inspected.folder / "months.yaml").unlink()
-    assert inspected.ask("b.h5", "dims=[sample,time,x]") == [["b.h5", "dims=[sample,time,x]", "dt=0.001"]]
+    assert inspected.write("a.nc", "dt=1")["fields"] == ["a"]
+    assert "Note: b is left out: it lies along time2, y, x, unlike the others" in inspected.printed
 
 
 def test_times_beside_the_coordinate(inspected: Inspected) -> None:
@@ -495,107 +336,3 @@ def test_a_short_record_keeps_frames_for_each_split(inspected: Inspected) -> Non
         assert ("window.context" in inspected.printed) == (context < 4)
     hdf5(inspected.folder / "a.h5", {"u": values(5, 8), "t": np.arange(5.0), "x": np.arange(8.0)})
     assert "expected 6 or more frames" in inspected.refuse("a.h5", "overwrite=true")
-
-
-def test_what_is_there_stays(inspected: Inspected) -> None:
-    hdf5(inspected.folder / "a.h5", {"u": values(5, 20, 8), "t": np.arange(20.0), "x": np.arange(8.0)})
-    (inspected.folder / "a.yaml").write_text("mine: true\n")
-    assert "a.yaml: it is there already; replace it with overwrite=true" in inspected.refuse("a.h5")
-    # What the real reader refuses is not written, and takes nothing away.
-    message = inspected.refuse("a.h5", "overwrite=true", "boundary=soft")
-    assert "boundary: expected periodic, open, wall, found 'soft'" in message
-    assert (inspected.folder / "a.yaml").read_text() == "mine: true\n"
-    inspected.write("a.h5", "overwrite=true")
-    assert len(list(inspected.folder.iterdir())) == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("nothing.nc", "nothing.nc: "),
-        ("empty.nc", "empty.nc: expected data, found 0 bytes"),
-        ("text.csv", "found a text file"),
-        ("folder", "folder: expected files that end in .nc"),
-        ("array.npy", "found a NumPy array; read it with numpy.load"),
-        ("line.nc", "expected an array along time and 1 to 3 axes of space, found only a (6,)"),
-        ("line.h5", "expected an array along time and 1 to 3 axes of space, found only a (6,)"),
-        ("words.nc", "expected arrays of numbers, found a (no real numbers: text)"),
-        ("words.h5", "expected arrays of numbers, found a (text)"),
-        ("hollow.h5", "expected arrays of numbers, found none"),
-        ("frame.nc", "expected two or more frames, found one"),
-        ("infinite.nc", "infinity at 1 points"),
-        ("cut.h5", "cut.h5"),
-    ],
-)
-def test_bad_files(inspected: Inspected, name: str, message: str) -> None:
-    folder = inspected.folder
-    (folder / "empty.nc").touch()
-    (folder / "text.csv").write_text("x,y\n1,2\n")
-    (folder / "folder").mkdir()
-    (folder / "folder" / "README").touch()
-    np.save(folder / "array.npy", values(3, 3))
-    if name == "line.nc":
-        xr.Dataset({"a": ("x", values(6))}).to_netcdf(folder / name)
-    if name == "words.nc":
-        xr.Dataset({"a": ("x", np.array(["one", "two"]))}).to_netcdf(folder / name)
-    if name == "frame.nc":
-        xr.Dataset({"a": (("time", "x"), values(1, 6))}, {"time": [0.0]}).to_netcdf(folder / name)
-    if name == "infinite.nc":
-        field = values(30, 6)
-        field[0, 0] = np.inf
-        xr.Dataset({"a": (("time", "x"), field)}, {"time": np.arange(30.0)}).to_netcdf(folder / name)
-    if name == "cut.h5":
-        path = hdf5(folder / name, {"u": values(20, 64, 64)})
-        path.write_bytes(path.read_bytes()[:9000])
-    for other, arrays in (("line.h5", {"a": values(6)}), ("words.h5", {"a": np.array([b"a"])}), ("hollow.h5", {})):
-        hdf5(folder / other, arrays)
-    assert message in inspected.refuse(name)
-    assert not list(folder.glob("*.yaml"))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["a.h5", "dt=fast"], "dt: expected a positive number, found 'fast'"),
-        (["a.h5", "step=2"], "expected options of out, overwrite, name, dims"),
-        (["a.h5", "--force"], "found --force; see --help"),
-        (["a.h5", "dims=[time"], "dims: expected a value or a list, found 'dims=[time'"),
-        (["a.h5", "dims=[x,y,z]"], "dims: expected different names, time and 1 to 3 axes of space among them"),
-        (["a.h5", "dims=[time,x]"], "dims: expected names for the axes of an array"),
-        (["a.h5", "batch_size=0"], "batch_size: expected a positive integer, found 0"),
-        (["a.h5", "out=here.txt"], "out: expected the name of a YAML file, found here.txt"),
-        (["overwrite=true"], "expected a path, a URL, a pattern or a folder"),
-    ],
-)
-def test_a_wrong_option_is_one_line(inspected: Inspected, options: list[str], message: str) -> None:
-    hdf5(inspected.folder / "a.h5", {"u": values(5, 20, 8), "t": np.arange(20.0), "x": np.arange(8.0)})
-    assert message in inspected.refuse(*options)
-
-
-def test_help_names_every_option(inspected: Inspected) -> None:
-    text = inspected.run("--help", code=0).stdout
-    named = re.findall(r"^  (\w+)=", text, re.MULTILINE)
-    found = inspected.refuse("a.h5", "nothing=1").partition("options of ")[2].partition(", found")[0]
-    assert sorted(named) == sorted(found.split(", "))
-
-
-def test_names_of_vectors() -> None:
-    found = vectors(["u", "v", "p", "Vx", "Vy", "Vz", "uo", "vo", "u10", "v10", "mom_x", "mom_y", "nu", "mv", "flux"])
-    assert found == [
-        Vector("velocity", ("u", "v")),
-        Vector("velocity", ("Vx", "Vy", "Vz")),
-        Vector("velocity", ("uo", "vo")),
-        Vector("velocity_10", ("u10", "v10")),
-        Vector("mom", ("mom_x", "mom_y")),
-    ]
-    assert vectors(["v", "w"]) == vectors(["u", "w"]) == vectors(["x"]) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("temperature", None), ("lifetime", None), ("nu", None), ("rlat", "space"), ("isobaricInhPa", "space"),
-     ("theta", "space"), ("trajectories", "sample"), ("num_samples", "sample"), ("realization", "sample"),
-     ("component", "channel"), ("t-coordinate", "time")],
-)  # fmt: skip
-def test_names_of_axes(name: str, kind: str | None) -> None:
-    assert kind_of(name)[0] == kind

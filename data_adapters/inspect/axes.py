@@ -69,21 +69,26 @@ def layout_of(found: Found, dims: Sequence[str] | None) -> Layout:
     if dims is not None:
         _stated(arrays, tuple(dims), found, layout)
     # Those with most axes first: what they settle holds for the others.
-    most = max(len(array.shape) for array in arrays)
+    open_ones: list[tuple[Array, Question]] = []
     for array in sorted(arrays, key=lambda array: -len(array.shape)):
         if array.name in layout.dims:
             continue
         try:
             _inferred(array, found, layout)
-        except Question:
-            if len(array.shape) == most and dims is None:
-                raise
-            _by_length(array, arrays, layout)
+        except Question as question:
+            open_ones.append((array, question))
+    settled = max((len(own) for own in layout.dims.values() if TIME in own), default=0)
+    for array, asked in open_ones:
+        if len(array.shape) > settled and dims is None:
+            raise asked
+        _by_length(array, arrays, layout)
+        if array.name not in layout.dims:
+            layout.notes.append(f"{array.name} is left out: what its axes are is not known; dims= can say it")
     if not any(TIME in own for own in layout.dims.values()):
         first = max(arrays, key=lambda array: len(array.shape))
-        asked = _question(first, [None] * len(first.shape), found)
+        last = _question(first, [None] * len(first.shape), found)
         text = f"{first.name} ({', '.join(_shown(first))}): no axis of it is called time, and one frame has no forecast"
-        raise Question(f"{text}. If one is time, dims= says so; several files are named by a pattern.", asked.answers)
+        raise Question(f"{text}. If one is time, dims= says so; several files are named by a pattern.", last.answers)
     if found.adapter != LABELLED:
         for name, own in layout.dims.items():
             for dim, size in zip(own, found.arrays[name].shape, strict=True):
@@ -175,8 +180,12 @@ def _inferred(array: Array, found: Found, layout: Layout) -> None:
     axes = [dim for dim in known if dim is not None and dim not in _ROLES]
     if None in known or not 1 <= len(axes) <= 3:
         raise _question(array, known, found)
+    named = {d: n for d, n in zip(known, array.dims, strict=True) if d in _ROLES and d is not None and n}
+    if found.adapter == LABELLED and any(layout.named.get(role, name) != name for role, name in named.items()):
+        layout.notes.append(f"{array.name} is left out: it lies along {', '.join(array.dims)}, unlike the others")
+        return
     layout.dims[array.name] = tuple(dim for dim in known if dim is not None)
-    layout.named |= {d: n for d, n in zip(layout.dims[array.name], array.dims, strict=True) if d in _ROLES and n}
+    layout.named |= named
     layout.why = {**why, **layout.why}
     layout.notes += [note for note in notes if note not in layout.notes]
 
@@ -265,6 +274,9 @@ def _by_elimination(
     left = [i for i in after if known[i] is None]
     if len(left) + len([dim for dim in known if dim and dim not in _ROLES]) <= 3:
         for i in left:
+            others = [array.shape[j] for j in range(time + 1, len(known)) if j != i]
+            if i in doubtful and array.shape[i] <= _FEW and others and min(others) > _FEW:
+                continue  # "band 3" may be components
             known[i] = array.dims[i] if array.dims[i] else free.pop(0)
             why.setdefault(known[i] or "", "behind time")
 

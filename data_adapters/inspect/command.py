@@ -108,6 +108,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         ("overwrite", bool, "true or false"),
         ("batch_size", int, "a positive integer"),
         ("scan", int, "a number of MB"),
+        ("boundary", str | dict, "a word, or {x: periodic, y: wall}"),
         ("dims", list, "a list, dims=[sample,time,x,y]"),
     )
     for key, kind, noun in expected:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def find_hdf5(container: Container, group: str | None) -> Found:
                     f"{first}: its variables lie in groups; which of them?", {f"group={n}": "" for n in nested}
                 )
             group = nested.pop()
-        return find_labelled(container, group)
+        others = sorted(nested - {"", group})
+        more = (f"More arrays lie in {', '.join(others[:6])}: group={others[0]}",) if others and not group else ()
+        return replace(find_labelled(container, group), notes=more)
     scaled = has_scales and on_grid and all(all(array.dims) and "/" not in array.name for array in on_grid)
     if scaled and not trajectories and not group and (found := _with_scales(container, on_grid)):
         return found
@@ -111,7 +114,7 @@ def find_well(container: Container) -> Found:
     files = list(WellAdapter(folder, "train").files)
     with HANDLES.lend(files[0]) as file:
         found = _well(container._replace(files=files), file)
-    return Found(**{**found.__dict__, "adapter": WELL, "container": container})
+    return replace(found, adapter=WELL, container=container)
 
 
 def _lone_well(container: Container, file: h5py.File) -> Found:
@@ -121,10 +124,9 @@ def _lone_well(container: Container, file: h5py.File) -> Found:
         root = str(folder.parent.parent)
         found = find_well(Container(WELL_FOLDER, container.label, root, [root]))
         note = f"The file belongs to a data set in The Well's layout, {root}: all of it is taken, by its own splits."
-        return Found(**{**found.__dict__, "notes": (*found.notes, note)})
+        return replace(found, notes=(note,))
     note = "A file of The Well without its folder (data/train, data/valid, data/test): it is divided by `splits`."
-    found = _well(container, file)
-    return Found(**{**found.__dict__, "notes": (*found.notes, note)})
+    return replace(_well(container, file), notes=(note,))
 
 
 def _well(container: Container, file: h5py.File) -> Found:
@@ -133,7 +135,7 @@ def _well(container: Container, file: h5py.File) -> Found:
     arrays, _ = _arrays(file)
     named = {source.path: source.dims for (source,) in contents.sources}
     arrays = {
-        name: Array(name, named.get(name, array.dims), *_rest(array))
+        name: replace(array, dims=named.get(name, array.dims))
         for name, array in arrays.items()
         if name in named or name.startswith(("dimensions/", "scalars/"))
     }
@@ -229,9 +231,5 @@ def _with_scales(container: Container, arrays: list[Array]) -> Found | None:
     return found if agree else None
 
 
-def _rest(array: Array) -> tuple[Any, ...]:
-    return (array.shape, array.dtype, array.attributes, array.chunks, array.compression)
-
-
 def _renamed(array: Array, name: str) -> Array:
-    return Array(name, array.dims, *_rest(array))
+    return replace(array, name=name)

@@ -26,7 +26,7 @@ _KINDS = (
     ),
     (
         CHANNEL,
-        rf"{_PLURALS}(channel|component|comp|variable|var|field|feature|quantity|species|vector|direction)(s|es)?|"
+        rf"{_PLURALS}(channel|component|comp|variable|var|field|feature|quantity|species|vector|direction|band)(s|es)?|"
         r"c|ch|chan|quantities",
     ),
     (

@@ -82,7 +82,8 @@ def propose(
         lines += _labelled(found, layout, record, container.engine)
     elif found.adapter != WELL:
         lines += _arrays(found, layout, main, axes, record)
-    lines += _fields(fields, main if found.adapter in (ARRAYS, GROUPS) else None)
+    lines += _fields(fields, main if found.adapter in (ARRAYS, GROUPS) else None, ranges)
+    lines += _not_taken(found, layout, fields)
     lines.append(Line("", why=f"axes: {flow(axes)}, the file's order, become the last of D, H, W; `axes` changes it"))
     lines += _boundary(found, layout, axes, options.get("boundary"))
     lines += _step(found, record, options.get("dt"))
@@ -169,11 +170,15 @@ def _parameters(found: Found, layout: Layout, record: Record) -> list[str]:
     return names
 
 
-def _fields(fields: Sequence[Candidate | Mapping[str, Any]], main: Sequence[str] | None) -> list[Line]:
+def _fields(
+    fields: Sequence[Candidate | Mapping[str, Any]], main: Sequence[str] | None, ranges: Mapping[str, Range]
+) -> list[Line]:
     lines = [Line("fields", ..., "in the order of the field axis")]
     for entry in fields:
         if isinstance(entry, Candidate):
-            lines.append(Line("-", entry.entry(main), entry.comment))
+            steady = TIME in entry.dims and all(part in ranges and ranges[part].steady for part in entry.parts)
+            why = "all frames that were read are alike" if steady else entry.comment
+            lines.append(Line("-", entry.entry(main), why))
         else:
             lines.append(Line("-", dict(entry)))
     if len(fields) > MOST_FIELDS:
@@ -181,6 +186,22 @@ def _fields(fields: Sequence[Candidate | Mapping[str, Any]], main: Sequence[str]
             Line("", why=f"the shipped models take {MOST_FIELDS} fields: model.capacity.max_fields={len(fields)}")
         )
     return lines
+
+
+def _not_taken(found: Found, layout: Layout, fields: Sequence[Candidate | Mapping[str, Any]]) -> list[Line]:
+    taken = {part for e in fields for part in (e.parts if isinstance(e, Candidate) else _sources(e))}
+    left = [
+        f"{name} ({', '.join(dims)})"
+        for name, dims in layout.dims.items()
+        if not {name, name.rpartition("/")[2]} & taken and name not in layout.coordinates.values()
+    ]
+    more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+    return [Line("", why=f"also there, taken where `fields` names it: {', '.join(left[:8])}{more}")] if left else []
+
+
+def _sources(entry: Mapping[str, Any]) -> Sequence[str]:
+    named = entry.get("from", entry.get("name", ()))
+    return [named] if isinstance(named, str) else named
 
 
 def _boundary(found: Found, layout: Layout, axes: Sequence[str], given: Any) -> list[Line]:
@@ -234,11 +255,10 @@ def _splits(record: Record) -> tuple[Line, int]:
     if share - gap >= 2 * window:
         rule = {"by": "time", "order": order, "valid": 0.1, "test": 0.1, "gap": 0.02}
         return Line("splits", rule, f"{few}: cut in time, {gap} frames left out at each cut"), share - gap
-    for length in range(window, 1, -1):
+    for length in range(max(window, share), 1, -1):
         gap = 1 if record.steps >= 3 * length + 2 else 0
         share = length + gap
         if record.steps - 2 * share >= length:
-            # What is left over beyond four times as much goes to all splits alike.
             rule = {"by": "time", "order": order, "valid": share, "test": share, "gap": gap}
             left_out = "1 frame left out at each cut" if gap else "too short to leave a gap at the cuts"
             return Line("splits", rule, f"{few} of {record.steps} frames: cut in time, {left_out}"), length
@@ -249,16 +269,15 @@ def _splits(record: Record) -> tuple[Line, int]:
 
 
 def _missing(ranges: Mapping[str, Range], given: Any) -> Line:
-    worst = max(ranges.values(), key=lambda seen: seen.missing, default=None)
-    if worst is None or not worst.missing:
-        text = "no NaN was seen" if worst is not None else "nothing was read"
-        return Line("missing", given or "refuse", text)
-    holes = [seen for seen in ranges.values() if seen.missing]
-    if all(seen.fixed for seen in holes):
-        text = f"{worst.missing:.1%} are NaN, at the same points in all frames that were read (land?)"
+    infinite = "; infinity was seen too, which is refused: repair it" * any(seen.infinite for seen in ranges.values())
+    share = max((seen.missing for seen in ranges.values()), default=0.0)
+    if not share:
+        return Line("missing", given or "refuse", ("no NaN was seen" if ranges else "nothing was read") + infinite)
+    if all(seen.fixed for seen in ranges.values() if seen.missing):
+        text = f"{share:.1%} are NaN, at the same points in all frames that were read (land?)"
     else:
-        text = f"{worst.missing:.1%} are NaN, scattered: at other points in other frames"
-    return Line("missing", given or "mask", text)
+        text = f"{share:.1%} are NaN, scattered: at other points in other frames"
+    return Line("missing", given or "mask", text + infinite)
 
 
 def megabytes(num_bytes: int) -> str:
