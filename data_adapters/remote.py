@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
+from fsspec import asyn
 from fsspec.callbacks import DEFAULT_CALLBACK, TqdmCallback
 
 __all__ = ["is_remote", "kept", "list_folder", "matching", "open_remote", "read_text"]
@@ -78,6 +79,11 @@ def read_text(url: str) -> str | None:
         return str(system.cat_file(path).decode())
     except FileNotFoundError:
         return None
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has fsspec's event loop and not the thread that runs it, and would wait for it for ever.
+    os.register_at_fork(after_in_child=asyn.reset_lock)
 
 
 def _system(url: str) -> tuple[Any, str]:

@@ -1,7 +1,10 @@
 """Files behind a URL: read in parts, as much as is needed, or kept in a local folder."""
 
+import multiprocessing
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -111,3 +114,23 @@ def test_a_pattern_of_a_url_matches(tmp_path: Path, served: Served) -> None:
         (tmp_path / f"v_{number}.h5").write_bytes(b"x")
     found = find_files(f"{served.url}/v_*.h5")
     assert [url.rpartition("/")[2] for url in found] == ["v_1.h5", "v_2.h5", "v_10.h5"]
+
+
+def _read_in_child(adapter: XarrayAdapter, results: Any) -> None:
+    results.put(adapter.read(0, 4, 9))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning", "ignore:Consolidated metadata")
+@pytest.mark.parametrize("name", ["a.nc", "a.zarr"])
+def test_a_forked_process_reads_behind_a_url_too(tmp_path: Path, served: Served, name: str) -> None:
+    found = xr.Dataset({"u": (("time", "y", "x"), VALUES[0])}, {"time": np.arange(40) * 2.0})
+    found.to_zarr(tmp_path / name) if name.endswith(".zarr") else found.to_netcdf(tmp_path / name, engine="h5netcdf")
+    adapter = XarrayAdapter(f"{served.url}/{name}")
+    expected = adapter.read(0, 4, 9)
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    child = context.Process(target=_read_in_child, args=(adapter, results), daemon=True)
+    child.start()
+    np.testing.assert_array_equal(results.get(timeout=30), expected)
+    child.join(30)
