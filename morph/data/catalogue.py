@@ -16,9 +16,9 @@ from morph.data.adapter import DatasetAdapter
 __all__ = ["DatasetConfig", "find_datasets", "open_split", "prepare"]
 
 DatasetConfig = Mapping[str, Any]
-"""`_target_` and arguments of an adapter, and for the caller `batch_size` and `prepare`."""
+"""`_target_` and arguments of an adapter, and for the caller `batch_size`, `prepare` and `card`, which documents it."""
 
-_FOR_THE_CALLER = ("batch_size", "prepare")
+_FOR_THE_CALLER = ("batch_size", "card", "prepare")
 
 
 def find_datasets(names: str | Sequence[str], options: Mapping[str, Any]) -> dict[str, DatasetConfig]:
