@@ -20,7 +20,7 @@ class Choice(NamedTuple):
 
     parts: names of the arrays that it is made of.
     grouped: they were given as a list, so each is one component.
-    channels: which entries of the channel axis, None for all.
+    channels: which entries of the channel axis (of a tensor, row by row), None for all.
     dims: meaning of the array's axes where it is not that of the other arrays.
     """
 
@@ -67,6 +67,8 @@ def _choice(entry: str | Mapping[str, Any], where: str) -> Choice:
                 f"{where}: expected `channels` to be a list of different numbers, with one array in `from`, "
                 f"found {entry!r}"
             )
+    if not isinstance(entry.get("unit"), str | None):
+        raise ValueError(f"{where}: expected `unit` to be a text, found {entry!r}")
     if dims is not None:
         dims = _tuple(dims, str)
         if not dims:
@@ -97,8 +99,11 @@ def field_of(choice: Choice, sources: Sequence["Source"], axes: Sequence[str], w
     if choice.grouped and not set(axes) <= set(_CARTESIAN):
         # (u, v) on (latitude, longitude): which of them is along which axis, their own names say.
         return Field(choice.name, tuple(f"{choice.name}_{part}" for part in choice.parts), unit)
-    counts = (len(sources),) if choice.grouped else sources[0].components
+    stored = sources[0].stored_components
+    counts = (len(sources),) if choice.grouped else stored if len(stored) > 1 else sources[0].components
     labels = ["".join(indices) for indices in product(*(_labels(count, axes) for count in counts))]
+    if len(stored) > 1 and choice.channels is not None:
+        labels = [labels[channel] for channel in choice.channels] if len(choice.channels) > 1 else [""]
     names = tuple(f"{choice.name}_{label}" if label else choice.name for label in labels)
     return Field(choice.name, names, unit)
 

@@ -16,7 +16,7 @@ import h5py
 
 from data_adapters.remote import is_remote, open_remote
 
-__all__ = ["HANDLES", "FileHandles", "UnreadableError", "signature"]
+__all__ = ["HANDLES", "FileHandles", "Signature", "UnreadableError", "signature"]
 
 
 class UnreadableError(ValueError):

@@ -347,6 +347,7 @@ def test_shipped_data_sets_read_the_suite(tmp_path: Path, system: str) -> None:
         "seed": 7,
         "out": f"{tmp_path}/suite",
     }
+    config.pop("card")
     adapter = hydra.utils.instantiate(config, split="valid")
     assert adapter.spec.name == system
     assert [field.name for field in adapter.spec.fields] == list(SUITE[system])
