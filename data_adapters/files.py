@@ -64,7 +64,8 @@ def _numeric(name: str) -> tuple[list[tuple[int, str]], str]:
 def _absent(pattern: str) -> str:
     if is_remote(pattern):
         return "correct the URL"
-    folder = Path(pattern).parent
+    parent = str(Path(pattern).parent)
+    folder = Path(parent)
     while not os.path.isdir(folder):
         if folder.parent == folder:
             break
@@ -73,8 +74,8 @@ def _absent(pattern: str) -> str:
         holds = sorted(os.listdir(folder))
     except OSError as error:
         return f"{folder} cannot be listed ({error.strerror}); correct the path"
-    if folder != Path(pattern).parent and not glob.glob(str(Path(pattern).parent)):
-        return f"the folder {Path(pattern).parent} does not exist ({folder} does); fetch the data, or correct the path"
+    if not any(os.path.isdir(place) for place in [parent, *glob.glob(parent)]):
+        return f"the folder {parent} does not exist ({folder} does); fetch the data, or correct the path"
     shown = ", ".join(holds[:8]) + (f" and {len(holds) - 8} more" if len(holds) > 8 else "")
     return f"{folder} holds {shown or 'nothing'}; fetch the data, or correct the path"
 

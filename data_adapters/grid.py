@@ -261,6 +261,11 @@ class GridAdapter:
                     self._read_array(frames, file, row, piece, array)
             except (FileNotFoundError, UnreadableError):
                 raise
+            except FloatingPointError as error:
+                raise ValueError(
+                    f"{file}: {array.path}: expected numbers that float32 can hold, found a number beyond 3.4e38 in "
+                    f"frames {piece.start} to {piece.stop} of its trajectory {row}; store it in another unit"
+                ) from error
             except Exception as error:
                 # What h5py and the decoders of compressed chunks raise on a damaged file is nowhere written down.
                 raise ValueError(
