@@ -146,7 +146,7 @@ def uniform_step(times: Float[np.ndarray, "T"], where: str) -> float:
     # Late in a long run, a time that was rounded to float32 is off by more than a thousandth of a small step.
     rounding = 2 * np.finfo(times.dtype).eps * np.abs(times).max() if times.dtype.kind == "f" else 0.0
     steps = np.diff(times.astype(np.float64))
-    dt = float(np.median(steps))
+    dt = float(np.sort(steps)[(len(steps) - 1) // 2])
     if dt <= 0:
         raise ValueError(f"{where}: expected times that increase, found steps of {dt:g}")
     wrong = np.abs(steps - dt) > 1e-3 * dt + rounding

@@ -1,6 +1,7 @@
 """Reader of whatever xarray opens: NetCDF 3 and 4, Zarr, GRIB where its engine is installed; local, or behind a URL."""
 
 import os
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -113,7 +114,8 @@ class _LabelledStore:
                 f"{opening.location}: expected a variable along {self._name(TIME)!r} and space, "
                 f"found {_listed(found)}; name its dimensions with `time`, `sample` and `channel`"
             )
-        return [Choice(name, (name,)) for name in names]
+        # The variables of a Zarr store are folders, which come in another order each time.
+        return [Choice(name, (name,)) for name in (sorted(names) if _is_zarr(opening) else names)]
 
     def contents(self, file: str, chosen: Sequence[Choice]) -> Contents:
         pieces = []
@@ -188,7 +190,7 @@ class _LabelledStore:
                     if role in found.dims and role not in self._roles:
                         raise ValueError(
                             f"{location}: expected {role}: {role} among the options, for it has a dimension {role!r}, "
-                            f"found {', '.join(f'{role}: {name}' for name, role in self._roles.items())}"
+                            f"found {', '.join(f'{key}: {name}' for name, key in self._roles.items())}"
                         )
                 yield found
         except (FileNotFoundError, UnreadableError):
@@ -279,7 +281,7 @@ def _numbers(found: xr.Dataset, name: str) -> Float[np.ndarray, "_"] | None:
 def _parameters(found: xr.Dataset, sample: str) -> dict[str, Float[np.ndarray, "N"]]:
     return {
         str(name): variable.to_numpy().astype(np.float64)
-        for name, variable in found.variables.items()
+        for name, variable in sorted(found.variables.items(), key=lambda item: str(item[0]))
         if variable.dims == (sample,) and name != sample and variable.dtype.kind in "fiub"
     }
 
@@ -289,21 +291,28 @@ def _listed(found: xr.Dataset) -> str:
     return ", ".join(shown[:12]) or "no variable at all"
 
 
+def _is_zarr(opening: Opening) -> bool:
+    return opening.engine == "zarr" or opening.location.rstrip("/").endswith(".zarr")
+
+
 def _open(opening: Opening) -> xr.Dataset:
     location, engine, group = opening
-    is_zarr = engine == "zarr" or location.rstrip("/").endswith(".zarr")
+    is_zarr = _is_zarr(opening)
     if not is_remote(location) and not Path(location).exists():
         raise FileNotFoundError(f"{location}: the file, or what it links to, does not exist")
     try:
         source = open_remote(location) if is_remote(location) and not is_zarr else location
-        return xr.open_dataset(
-            source,
-            engine="zarr" if is_zarr and engine is None else engine,
-            group=group,
-            chunks=None,
-            cache=False,
-            decode_times=False,
-        )
+        with warnings.catch_warnings():
+            # A Zarr store whose metadata lies in many files is slower to open; that is its writer's affair.
+            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
+            return xr.open_dataset(
+                source,
+                engine="zarr" if is_zarr and engine is None else engine,
+                group=group,
+                chunks=None,
+                cache=False,
+                decode_times=False,
+            )
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{location}: {error}") from error
     except Exception as error:
