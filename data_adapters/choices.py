@@ -9,7 +9,7 @@ from morph.layout import Field
 if TYPE_CHECKING:
     from data_adapters.contents import Source
 
-__all__ = ["Choice", "choices", "field_of"]
+__all__ = ["Choice", "check_texts", "choices", "field_of"]
 
 _KEYS = {"name", "from", "unit", "channels", "dims"}
 _CARTESIAN = ("x", "y", "z")
@@ -30,6 +30,17 @@ class Choice(NamedTuple):
     unit: str | None = None
     channels: tuple[int, ...] | None = None
     dims: tuple[str, ...] | None = None
+
+
+def check_texts(where: str, **options: Any) -> None:
+    """Refuse options that are no text.
+
+    Raises:
+        ValueError: One is neither a text nor None.
+    """
+    for option, value in options.items():
+        if not isinstance(value, str | None) or value == "":
+            raise ValueError(f"{where}: {option}: expected a text, found {value!r}")
 
 
 def choices(fields: Sequence[str | Mapping[str, Any]], where: str) -> list[Choice]:

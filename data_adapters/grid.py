@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypedDict, cast, get_args
 import numpy as np
 from jaxtyping import Float
 
-from data_adapters.choices import Choice, choices, field_of
+from data_adapters.choices import Choice, check_texts, choices, field_of
 from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, differences, uniform_step
 from data_adapters.handles import UnreadableError, signature
 from data_adapters.plan import Array, axes_in_order, part_of, per_axis, plan, slice_of
@@ -120,6 +120,7 @@ class GridAdapter:
                 f"{where}: expected options of {', '.join([*own, *Options.__annotations__])}, "
                 f"found {', '.join(unknown)}"
             )
+        check_texts(where, name=name, statistics=statistics)
         if missing not in MISSING:
             raise ValueError(f"{where}: missing: expected {', '.join(MISSING)}, found {missing!r}")
         if dt is not None and not (type(dt) in (int, float) and 0 < dt < float("inf")):

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from data_adapters.array_layout import array_names, layout_of, read_arrays, read_groups
-from data_adapters.choices import Choice
+from data_adapters.choices import Choice, check_texts
 from data_adapters.contents import Contents
 from data_adapters.files import find_files, local_name, neighbour
 from data_adapters.grid import GridAdapter, Options, Selection
@@ -166,6 +166,7 @@ class _WellStore(_Store):
         self.where = path
         self.name = Path(path).name
         check_split(split, path)
+        check_texts(path, cache=cache)
         self.files = _split_files(path, split)
         self.statistics_file = _join(path, "stats.yaml")
 
@@ -203,6 +204,7 @@ class _ArrayStore(_Store):
         self.where = self.files[0] if len(self.files) == 1 else f"{self.files[0]} to {self.files[-1]}"
         self.name = local_name(self.files[0])
         self.statistics_file = neighbour(self.files[0], f"{self.name}.stats.yaml")
+        check_texts(self.where, cache=cache)
         self._layout = layout_of(dims, coordinates, parameters, self.where)
         self._grouped = grouped
         self._names: dict[str, list[str]] = {}

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from data_adapters.choices import Choice
+from data_adapters.choices import Choice, check_texts
 from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, source_of
 from data_adapters.files import find_files, local_name, neighbour
 from data_adapters.grid import GridAdapter, Options, Selection
@@ -76,8 +76,9 @@ class XarrayAdapter(GridAdapter):
         if join not in _JOINS:
             raise ValueError(f"{files}: join: expected {' or '.join(_JOINS)}, found {join!r}")
         named = {TIME: time, SAMPLE: sample, CHANNEL: channel}
+        check_texts(f"{files}", **named, engine=engine, group=group, cache=cache)
         given = [name for name in named.values() if name is not None]
-        if len(set(given)) != len(given) or not all(isinstance(name, str) and name for name in given) or time is None:
+        if len(set(given)) != len(given) or time is None:
             raise ValueError(f"{files}: time, sample, channel: expected names of different dimensions, found {named}")
         roles = {name: role for role, name in named.items() if name is not None}
         locations = find_files(files, order)

@@ -14,6 +14,7 @@ from data_adapters.labelled import DATASETS
 
 __all__ = [
     "DT",
+    "close_files",
     "closed",
     "counted",
     "edges",
@@ -40,11 +41,16 @@ def edges(size: int, step: float = 0.5) -> np.ndarray:
     return (step * (0.5 + np.arange(size))).astype("f4")
 
 
+def close_files() -> None:
+    """Close what any reader has left open."""
+    HANDLES.close(list(HANDLES._open))
+    DATASETS.close(list(DATASETS._open))
+
+
 def closed() -> Iterator[None]:
     """The body of a fixture: no file stays open after a test."""
     yield
-    HANDLES.close(list(HANDLES._open))
-    DATASETS.close(list(DATASETS._open))
+    close_files()
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **attributes: float) -> Path:
