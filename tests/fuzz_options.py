@@ -82,7 +82,9 @@ def oracle(
 ) -> np.ndarray:
     """(T, F, C, D, H, W) of one trajectory; `frames`: of the file."""
     fields = []
-    for field in options.get("fields") or ["a", "b"]:
+    # Where none is named: of HDF5 the arrays with all axes, of xarray those along time and space.
+    default = ["a"] if "dims" in options else ["a", "b", "d"]
+    for field in options.get("fields") or default:
         entry = {"name": field} if isinstance(field, str) else field
         parts = entry.get("from", entry["name"])
         blocks = []
