@@ -219,6 +219,11 @@ def test_a_file_that_differs_from_the_first(tmp_path: Path) -> None:
     splits = {"order": ["train", "valid", "test"]}
     with pytest.raises(ValueError, match=r"splits: of 1 trajectories in one of the files \(choose within=all\), valid"):
         ArrayAdapter(str(tmp_path / "a_*.h5"), **options, splits={**splits, "valid": 1})
+    with h5py.File(tmp_path / "a_1.h5", "r+") as file:
+        file["t-coordinate"][:] *= 2
+    with pytest.raises(ValueError, match=r"a_1\.h5: dt is not that of .*a_0\.h5: expected 0.25, found 0.5"):
+        ArrayAdapter(str(tmp_path / "a_*.h5"), **options)
+    assert ArrayAdapter(str(tmp_path / "a_*.h5"), **options, dt=1).spec.dt == 1
 
 
 READERS: dict[str, Callable[..., Any]] = {

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from array_files import DT, closed, counted, write_arrays, write_groups, write_tensor
 
+from data_adapters.files import find_files
 from data_adapters.grid import GridAdapter
 from data_adapters.hdf5 import ArrayAdapter, GroupAdapter
 
@@ -131,6 +132,22 @@ def test_files_are_joined_in_the_order_of_their_numbers_or_as_listed(tmp_path: P
         for number in range(len(adapter)):
             assert adapter.parameters(number) == {"Nu": expected[2 * (number // 2), 0, 0]}
             assert adapter.place(number) == (str(tmp_path / f"{names.split()[number // 2]}.h5"), number % 2)
+
+
+def test_order_of_names_is_whole(tmp_path: Path) -> None:
+    """Names that count alike, and digits that are none."""
+    names = ["a_1²", "a_02", "a_2", "a_2b3", "a_2b20", "a_03"]
+    for name in names:
+        write_tensor(tmp_path / f"{name}.h5", counted((2, 3, 4)))
+    found = [Path(file).stem for file in find_files(str(tmp_path / "a_*.h5"))]
+    assert found == ["a_1²", "a_02", "a_2", "a_2b3", "a_2b20", "a_03"]
+    assert [Path(file).stem for file in find_files(str(tmp_path / "a_*.h5"), "lexicographic")] == sorted(names)
+
+
+def test_the_question_mark_of_a_url_is_its_query() -> None:
+    url = "https://zenodo.org/records/1/files/a.h5?download=1"
+    assert find_files(url) == [url]
+    assert find_files([url, url.replace("a.h5", "b.h5")]) == [url, url.replace("a.h5", "b.h5")]
 
 
 def test_a_file_whose_name_is_a_pattern_is_that_file(tmp_path: Path) -> None:
