@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_files import (
+from layout_files import (
     DT,
     counted,
     write_cfd,

@@ -33,7 +33,7 @@ from data_adapters.grid import GridAdapter
 from data_adapters.hdf5 import ArrayAdapter, GroupAdapter, WellAdapter
 from data_adapters.labelled import XarrayAdapter
 from tests import fuzz_options
-from tests.array_files import close_files, counted, write_cfd, write_groups, write_netcdf
+from tests.layout_files import close_files, counted, write_cfd, write_groups, write_netcdf
 from tests.well_files import Boundary, WellField, WellFile, write_file
 
 __all__ = ["DAMAGES", "LAYOUTS", "Outcome", "fuzz", "main"]

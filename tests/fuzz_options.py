@@ -11,7 +11,7 @@ import xarray as xr
 from data_adapters.grid import GridAdapter
 from data_adapters.hdf5 import ArrayAdapter, GroupAdapter
 from data_adapters.labelled import XarrayAdapter
-from tests.array_files import counted, write_arrays
+from tests.layout_files import counted, write_arrays
 
 __all__ = ["READERS", "run"]
 

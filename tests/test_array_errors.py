@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from array_files import closed, counted, write_arrays, write_groups, write_tensor
+from layout_files import closed, counted, write_arrays, write_groups, write_tensor
 
 from data_adapters.hdf5 import ArrayAdapter, GroupAdapter, WellAdapter
 from data_adapters.labelled import XarrayAdapter

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from array_files import DT, closed, counted, write_arrays, write_groups, write_tensor
+from layout_files import DT, closed, counted, write_arrays, write_groups, write_tensor
 
 from data_adapters.files import find_files
 from data_adapters.grid import GridAdapter

@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from array_files import (
+from layout_files import (
     DT,
     closed,
     counted,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from array_files import closed
 from dataset_files import WRITERS
+from layout_files import closed
 from omegaconf import OmegaConf
 
 from data_adapters.splits import SPLITS

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.array_files import close_files, closed
 from tests.fuzz import DAMAGES, LAYOUTS, Outcome, _Cases, fuzz
 from tests.fuzz_options import READERS, run
+from tests.layout_files import close_files, closed
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from array_files import closed, counted
+from layout_files import closed, counted
 
 from data_adapters.hdf5 import ArrayAdapter
 from data_adapters.labelled import XarrayAdapter

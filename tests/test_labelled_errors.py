@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from array_files import closed, counted
+from layout_files import closed, counted
 
 from data_adapters.labelled import XarrayAdapter
 

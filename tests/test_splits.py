@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from array_files import closed, counted, write_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layout_files import closed, counted, write_tensor
 
 from data_adapters.hdf5 import ArrayAdapter
 from data_adapters.splits import SPLITS, Part, divide, full_rule
