@@ -9,52 +9,23 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from inspect import signature as signature_of
 from itertools import accumulate
-from typing import Any, Protocol, TypedDict, cast, get_args
+from typing import Any, TypedDict, cast, get_args
 
 import numpy as np
 from jaxtyping import Float
 
-from data_adapters.choices import Choice, check_texts, choices, field_of
-from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, differences, uniform_step
+from data_adapters.choices import check_texts, choices, field_of
+from data_adapters.contents import TIME, Contents
 from data_adapters.handles import UnreadableError, signature
 from data_adapters.plan import Array, axes_in_order, part_of, per_axis, plan, slice_of
 from data_adapters.splits import Part, check_split, divide, full_rule
 from data_adapters.statistics import read_statistics
+from data_adapters.store import Selection, Store, agreeing
 from morph.layout import Boundary, DatasetSpec, Statistics
 
 __all__ = ["GridAdapter", "Options", "Selection", "Store"]
 
-Selection = tuple[int | slice, ...]
 MISSING = ("refuse", "fill", "mask")
-
-
-class Store(Protocol):
-    """Files of one format.
-
-    files: path or URL of each.
-    where: what the user named, for messages.
-    name: of the data set, where its files do not say.
-    divided: the format itself divides into splits; else `GridAdapter` does.
-    statistics_file: where the scales of the training split are looked for.
-    """
-
-    files: Sequence[str]
-    where: str
-    name: str
-    divided: bool
-    statistics_file: str
-
-    def choices(self) -> list[Choice]:
-        """Fields that are read where the user names none."""
-
-    def contents(self, file: str, chosen: Sequence[Choice]) -> Contents:
-        """Metadata of a file as it is on disk now."""
-
-    def read(self, file: str, path: str, selection: Selection, out: np.ndarray | None = None) -> np.ndarray:
-        """A piece of an array; in `out` where that is given and the format can read in place."""
-
-    def close(self) -> None:
-        """Close what is open in this process."""
 
 
 class Options(TypedDict, total=False):
@@ -71,6 +42,8 @@ class Options(TypedDict, total=False):
     missing: of NaN: "refuse"; "fill" with the field's mean over the training split; "mask": left to the caller, who
         counts them nowhere.
     statistics: file of the training split's scales; default: stats.yaml beside the data.
+    tolerant: for `data_adapters.check`: files that cannot be used are left out and named in `faults`, NaN is given as
+        it is, and no scales are read.
     """
 
     fields: Sequence[str | Mapping[str, Any]] | None
@@ -83,6 +56,7 @@ class Options(TypedDict, total=False):
     splits: Mapping[str, Any] | None
     missing: str
     statistics: str | None
+    tolerant: bool
 
 
 class GridAdapter:
@@ -110,6 +84,7 @@ class GridAdapter:
         splits: Mapping[str, Any] | None = None,
         missing: str = "refuse",
         statistics: str | None = None,
+        tolerant: bool = False,
         **unknown: Any,
     ) -> None:
         where = store.where
@@ -118,7 +93,7 @@ class GridAdapter:
             own = [key for key in signature_of(type(self)).parameters if key not in ("store", "split", "options")]
             raise ValueError(
                 f"{where}: expected options of {', '.join([*own, *Options.__annotations__])}, "
-                f"found {', '.join(unknown)}"
+                f"found {', '.join(map(repr, unknown))}"
             )
         check_texts(where, name=name, statistics=statistics)
         if missing not in MISSING:
@@ -126,10 +101,12 @@ class GridAdapter:
         if dt is not None and not (type(dt) in (int, float) and 0 < dt < float("inf")):
             raise ValueError(f"{where}: dt: expected a positive number, found {dt!r}")
         self._store = store
-        self._missing = missing
+        self._missing = "mask" if tolerant else missing
         chosen = choices(fields, where) if fields is not None else store.choices()
-        self._signatures = [signature(file) for file in store.files]
-        contents, step = _agreeing(store, chosen, dt)
+        signatures = {file: signature(file) for file in store.files}
+        self.faults: list[str] = []
+        contents, step = agreeing(store, chosen, dt, self.faults if tolerant else None)
+        self._signatures = [signatures[file] for file in store.files]
         first = contents[0]
         self._sources = first.sources
 
@@ -137,6 +114,9 @@ class GridAdapter:
         space = per_axis(space, self._axes, f"{where}: space")
         self._space = {axis: part_of(space.get(axis), first.sizes[axis], f"{where}: space.{axis}")
                        for axis in self._axes}  # fmt: skip
+        moving = {source.path: source for sources in first.sources for source in sources if TIME in source.dims}
+        chunks = [(store.chunks(store.files[0], path), source.dims) for path, source in moving.items()]
+        self._run_length = max((chunk[dims.index(TIME)] for chunk, dims in chunks if chunk), default=1)
         self._plan = plan(first.sources, self._axes, self._space)
         stored = part_of(frames, first.num_steps, f"{where}: frames")
         counts = [c.num_trajectories for c in contents]
@@ -162,10 +142,14 @@ class GridAdapter:
             masked=missing == "mask",
         )
         self.statistics_file = statistics or store.statistics_file
-        self._statistics = read_statistics(
-            self.statistics_file, [choice.parts for choice in chosen], first.sources, self._spec, self.origin
+        self._statistics = (
+            None
+            if tolerant
+            else read_statistics(
+                self.statistics_file, [choice.parts for choice in chosen], first.sources, self._spec, self.origin
+            )
         )
-        if missing == "fill" and self._statistics is None:
+        if self._missing == "fill" and self._statistics is None:
             raise ValueError(
                 f"{where}: missing=fill takes the mean of the training split, and there is no {self.statistics_file}; "
                 "make it with python -m data_adapters.check, or choose missing=mask"
@@ -221,19 +205,48 @@ class GridAdapter:
         return self._store.files
 
     @property
+    def frames(self) -> range:
+        """Which frames of the files are those of the split."""
+        return self._frames
+
+    @property
     def origin(self) -> dict[str, Any]:
         """What the statistics of the training split depend on, the same for all splits."""
         pieces = {"time": self._stored, **self._space}
         used = {axis: [piece.start, piece.stop, piece.step] for axis, piece in pieces.items()}
         counted = {} if self.rule["by"] == "folder" else {"trajectories": self._ends[-1]}
-        return {"splits": self.rule, "used": used, **counted}
+        arrays = {
+            field.name: [" ".join([source.path, *map(str, source.channels or ())]) for source in sources]
+            for field, sources in zip(self._spec.fields, self._sources, strict=True)
+        }
+        return {"splits": self.rule, "used": used, **counted, "fields": arrays}
 
     def __len__(self) -> int:
         """Number of trajectories of the split."""
         return len(self._part.trajectories)
 
-    def read(self, trajectory: int, start: int, stop: int) -> Float[np.ndarray, "T F C D H W"]:
+    def run(self, frame: int) -> range:
+        """Frames that are stored together with this one, in chunks of the files, so that reading it costs reading all.
+
+        Raises:
+            IndexError: The frame does not exist.
+        """
+        stored, length = self._frames[frame], self._run_length
+        first = max(stored // length * length - self._frames.start, 0)
+        stop = stored // length * length + length - self._frames.start
+        step = self._frames.step
+        return range(-(-first // step), min(-(-stop // step), len(self._frames)))
+
+    def read(
+        self, trajectory: int, start: int, stop: int, out: Float[np.ndarray, "T F C D H W"] | None = None
+    ) -> Float[np.ndarray, "T F C D H W"]:
         """Frames start to stop (exclusive) of a trajectory, float32, physical units, filler zero; reads nothing else.
+
+        Args:
+            trajectory: Its number in the split.
+            start: First frame.
+            stop: The frame after the last.
+            out: Where to put them, contiguous; None makes a new array.
 
         Raises:
             IndexError: The trajectory or a frame does not exist.
@@ -255,11 +268,15 @@ class GridAdapter:
                 f"{file}: expected the HDF5 file or store that was opened, found that it has changed since; start again"
             )
         piece = self._frames[start:stop]
-        frames = np.zeros((stop - start, spec.num_fields, spec.num_components, *spec.spatial_shape), np.float32)
+        shape = (stop - start, spec.num_fields, spec.num_components, *spec.spatial_shape)
+        frames = np.empty(shape, np.float32) if out is None else out
+        assert frames.shape == shape, f"out must have the shape {shape}, found {frames.shape}"
+        for number, field in enumerate(spec.fields):
+            frames[:, number, len(field.components) :] = 0
+        finite = True
         for array in self._plan:
             try:
-                with np.errstate(over="raise"):
-                    self._read_array(frames, file, row, piece, array)
+                finite &= self._read_array(frames, file, row, piece, array)
             except (FileNotFoundError, UnreadableError):
                 raise
             except FloatingPointError as error:
@@ -273,8 +290,6 @@ class GridAdapter:
                     f"{file}: {array.path}: expected frames {piece.start} to {piece.stop} of its trajectory {row}, "
                     f"found: {error}; the file is damaged or has changed, fetch or generate it again"
                 ) from error
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(frames.sum())
         if not finite:
             self._settle(frames, file, row, piece)
         return frames
@@ -315,36 +330,18 @@ class GridAdapter:
 
     def _read_array(
         self, frames: Float[np.ndarray, "T F C D H W"], file: str, row: int, piece: range, array: Array
-    ) -> None:
-        """Read an array once, for all fields that are made of it."""
-        selection = tuple(
-            row if dim == SAMPLE else slice_of(piece) if dim == TIME else self._box(dim, size, array.channels)
-            for dim, size in zip(array.dims, array.shape, strict=True)
-        )
-        out = frames.reshape(len(frames), *frames.shape[-len(self._axes) :]) if array.in_place else None
-        values = self._store.read(file, array.path, selection, out)
-        if values is out:
-            return
-        # -> time, channels, axes in the user's order, each of length 1 where the array does not vary along it
-        left = [dim for dim in array.dims if dim != SAMPLE]
-        order = [i for dim in (TIME, CHANNEL, *self._axes) for i, found in enumerate(left) if found == dim]
-        sizes = dict(zip(left, values.shape, strict=True))
-        grid = tuple(sizes.get(axis, 1) for axis in self._axes)
-        values = values.transpose(order).reshape(sizes.get(TIME, 1), -1, *grid)
-        steps = (
-            slice(None, None, part.step if n > 1 else 1) for part, n in zip(self._space.values(), grid, strict=True)
-        )
-        values = values[(slice(None), slice(None), *steps)]
-        values = values.reshape(*values.shape[:2], *(1,) * (3 - len(grid)), *values.shape[2:])
-        for field, components, picks in array.targets:
-            frames[:, field, components] = values if picks is None else values[:, picks]
-
-    def _box(self, dim: str, size: int, channels: slice) -> slice:
-        """What is read along an axis: the box around a subsampled region, for HDF5 picks single points slowly."""
-        if dim == CHANNEL:
-            return channels
-        piece = self._space[dim]
-        return slice(piece.start, piece.stop) if size > 1 else slice(None)
+    ) -> bool:
+        """Read an array once, for all fields that are made of it; whether all of it is finite."""
+        out = None
+        if array.in_place:
+            ((field, components, _),) = array.targets
+            out = frames[:, field, components.start].reshape(len(frames), *array.grid)
+        values = self._store.read(file, array.path, array.select(row, slice_of(piece)), out)
+        # Looked at here, where the numbers are still in the processor's cache.
+        finite = values.dtype.kind != "f" or bool(np.isfinite(values).all())
+        if values is not out:
+            array.spread(values, frames)
+        return finite
 
     def _settle(self, frames: Float[np.ndarray, "T F C D H W"], file: str, row: int, piece: range) -> None:
         """What the user wants done about NaN; infinity is an error in any case."""
@@ -365,28 +362,3 @@ class GridAdapter:
             assert self._statistics is not None, "made sure of when the data set was opened"
             mean = self._statistics.mean.numpy()[None, :, :, None, None, None]
             np.copyto(frames, np.broadcast_to(mean, frames.shape), where=wrong)
-
-
-def _agreeing(store: Store, chosen: Sequence[Choice], dt: float | None) -> tuple[list[Contents], float]:
-    """Metadata of all files, which are alike, and the time step."""
-    contents: list[Contents] = []
-    steps: list[float] = []
-    for file in store.files:
-        found = store.contents(file, chosen)
-        if found.num_trajectories < 1:
-            raise ValueError(f"{file}: expected one or more trajectories, found {found.num_trajectories}")
-        contents.append(found)
-        if dt is not None:
-            steps.append(float(dt))
-        elif found.times is not None:
-            steps.append(uniform_step(found.times, f"{file}: {found.time_path}"))
-        else:
-            raise ValueError(
-                f"{file}: it states no times; give `dt`, the time between two frames, or the array in coordinates.time"
-            )
-        for what, expected, got in differences(contents[0], steps[0], found, steps[-1]):
-            raise ValueError(
-                f"{file}: {what} is not that of {store.files[0]}: expected {expected}, found {got}; "
-                "the files of a split must agree, move this one into a data set of its own"
-            )
-    return contents, steps[0]

@@ -167,6 +167,12 @@ class _LabelledStore:
             frames = frames[len(here) :]
         return np.concatenate(parts, axis - sum(isinstance(part, int) for part in selection[:axis]))
 
+    def chunks(self, file: str, path: str) -> tuple[int, ...] | None:
+        with DATASETS.lend(self._openings[file][0]) as found:
+            variable = found.variables[path]
+            chunks = variable.encoding.get("preferred_chunks") or {}
+        return tuple(chunks.get(dim, 1) for dim in variable.dims) if chunks else None
+
     def close(self) -> None:
         DATASETS.close(opening for openings in self._openings.values() for opening in openings)
 

@@ -3,29 +3,68 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from data_adapters.contents import CHANNEL, SAMPLE, TIME, Source
 
 __all__ = ["Array", "axes_in_order", "part_of", "per_axis", "plan", "slice_of"]
 
 
 class Array(NamedTuple):
-    """One array, and the fields that are made of it.
+    """One array, how a window of it is read, and the fields that are made of it.
 
-    channels: the part of its CHANNEL axis that is read.
+    selection: for each of its axes what is read, but of SAMPLE and TIME, whose places are left open.
+    sample, time: number of that axis, None where the array does not vary along it.
+    order: what is read, transposed to time, channels and the axes in the user's order.
+    grid: length of each axis in that order, 1 where the array does not vary along it.
+    steps: along each axis, which of the points that were read are used.
     targets: (field, its components, which of the channels that were read; None for all).
-    in_place: the array fills all frames as it is.
+    in_place: the array is the one component of its target as it is: same axes, whole and in order.
     """
 
     path: str
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    channels: slice
+    selection: tuple[slice, ...]
+    sample: int | None
+    time: int | None
+    order: tuple[int, ...]
+    grid: tuple[int, ...]
+    steps: tuple[slice, ...]
     targets: tuple[tuple[int, slice, list[int] | None], ...]
     in_place: bool
 
+    def select(self, row: int, frames: slice) -> tuple[int | slice, ...]:
+        """What is read for frames of a trajectory."""
+        chosen: list[int | slice] = list(self.selection)
+        if self.time is not None:
+            chosen[self.time] = frames
+        if self.sample is not None:
+            chosen[self.sample] = row
+        return tuple(chosen)
+
+    def spread(self, values: np.ndarray, frames: Float[np.ndarray, "T F C D H W"]) -> None:
+        """Put what was read into the fields that are made of it.
+
+        Raises:
+            FloatingPointError: A number is too large for float32.
+        """
+        values = values.transpose(self.order)
+        values = values.reshape(1 if self.time is None else len(frames), -1, *self.grid)
+        values = values[(slice(None), slice(None), *self.steps)]
+        values = values.reshape(*values.shape[:2], *(1,) * (3 - len(self.grid)), *values.shape[2:])
+        with np.errstate(over="raise"):
+            for field, components, picks in self.targets:
+                frames[:, field, components] = values if picks is None else values[:, picks]
+
 
 def plan(sources: Sequence[Sequence[Source]], axes: Sequence[str], space: Mapping[str, range]) -> list[Array]:
-    """What is read for a window, each array once."""
+    """What is read for a window, each array once.
+
+    Args:
+        sources: For each field, the arrays that it is made of.
+        axes: Spatial axes in the order that the user wants.
+        space: Which part of each is used.
+    """
     wanted: dict[tuple[str, tuple[str, ...]], list[tuple[Source, int, slice]]] = {}
     for field, parts in enumerate(sources):
         component = 0
@@ -33,26 +72,46 @@ def plan(sources: Sequence[Sequence[Source]], axes: Sequence[str], space: Mappin
             taken = slice(component, component + source.num_components)
             wanted.setdefault((source.path, source.dims), []).append((source, field, taken))
             component = taken.stop
-    pieces = []
-    alone = len(wanted) == 1 and len(sources) == 1 and len(sources[0]) == 1
-    for (path, dims), users in wanted.items():
-        source = users[0][0]
-        named = [channel for user, *_ in users for channel in user.channels or ()]
-        # Of a tensor, channels are counted row by row over both of its component axes: all of it is read.
-        partly = all(user.channels is not None for user, *_ in users) and dims.count(CHANNEL) == 1
-        first = min(named) if partly else 0
-        channels = slice(first, max(named) + 1) if partly else slice(None)
-        targets = tuple(
-            (field, taken, None if user.channels is None else [channel - first for channel in user.channels])
-            for user, field, taken in users
+    return [_array(users, axes, space) for users in wanted.values()]
+
+
+def _array(users: Sequence[tuple[Source, int, slice]], axes: Sequence[str], space: Mapping[str, range]) -> Array:
+    source = users[0][0]
+    named = [channel for user, *_ in users for channel in user.channels or ()]
+    # Of a tensor, channels are counted row by row over both of its component axes: all of it is read.
+    partly = all(user.channels is not None for user, *_ in users) and source.dims.count(CHANNEL) == 1
+    channels = slice(min(named), max(named) + 1) if partly else slice(None)
+    targets = tuple(
+        (
+            field,
+            taken,
+            None if user.channels is None else [channel - (channels.start or 0) for channel in user.channels],
         )
-        sizes = [size for dim, size in zip(dims, source.shape, strict=True) if dim in axes]
-        whole = sizes == [piece.stop - piece.start for piece in space.values()] or all(n > 1 for n in sizes)
-        stepped = any(piece.step > 1 for piece in space.values())
-        in_order = tuple(dim for dim in dims if dim != SAMPLE) == (TIME, *axes)
-        in_place = alone and in_order and whole and not stepped
-        pieces.append(Array(path, dims, source.shape, channels, targets, in_place))
-    return pieces
+        for user, field, taken in users
+    )
+    sizes = dict(zip(source.dims, source.shape, strict=True))
+    varies = {axis: sizes.get(axis, 1) > 1 for axis in axes}
+
+    def box(dim: str) -> slice:
+        # The box around a subsampled region is read as one: HDF5 picks single points slowly.
+        if dim == CHANNEL:
+            return channels
+        return slice(space[dim].start, space[dim].stop) if varies.get(dim) else slice(None)
+
+    left = [dim for dim in source.dims if dim != SAMPLE]
+    in_order = tuple(left) == (TIME, *axes)
+    whole = all(varies[axis] or len(piece) == 1 for axis, piece in space.items())
+    return Array(
+        path=source.path,
+        selection=tuple(box(dim) for dim in source.dims),
+        sample=source.dims.index(SAMPLE) if SAMPLE in source.dims else None,
+        time=source.dims.index(TIME) if TIME in source.dims else None,
+        order=tuple(i for dim in (TIME, CHANNEL, *axes) for i, found in enumerate(left) if found == dim),
+        grid=tuple(piece.stop - piece.start if varies[axis] else 1 for axis, piece in space.items()),
+        steps=tuple(slice(None, None, piece.step if varies[axis] else 1) for axis, piece in space.items()),
+        targets=targets,
+        in_place=len(users) == 1 and in_order and whole and all(piece.step == 1 for piece in space.values()),
+    )
 
 
 def axes_in_order(found: tuple[str, ...], wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:

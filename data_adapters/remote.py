@@ -29,8 +29,12 @@ def open_remote(url: str) -> BinaryIO:
         OSError: The server does not answer, or not with ranges.
     """
     file = fsspec.open(url, "rb", cache_type="readahead", block_size=READ_AHEAD).open()
-    if not file.seekable():
-        raise OSError("the server does not serve parts of a file; keep local copies with the option `cache`")
+    try:
+        file.seek(0, os.SEEK_END)
+        file.seek(0)
+    except (OSError, ValueError) as error:
+        file.close()
+        raise OSError("the server does not serve parts of a file; keep local copies with the option `cache`") from error
     return file
 
 

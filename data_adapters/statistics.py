@@ -14,7 +14,7 @@ from data_adapters.moments import SMALLEST_SCALE
 from data_adapters.remote import is_remote, read_text
 from morph.layout import DatasetSpec, Statistics
 
-__all__ = ["read_statistics"]
+__all__ = ["load_statistics", "read_statistics"]
 
 
 def read_statistics(
@@ -33,18 +33,18 @@ def read_statistics(
         fields: For each field, the names of the arrays that it is made of.
         sources: For each field, these arrays.
         spec: Of the data set.
-        origin: What the statistics depend on; a file that states another is refused.
+        origin: What the statistics depend on; a file that states another is refused, one of more fields is not.
 
     Raises:
         ValueError: The file is malformed, lacks a field, has another number of components for it, or is of other data.
     """
-    stored = _load(path)
+    stored = load_statistics(path)
     if stored is None:
         return None
     own = stored.get("of") if isinstance(stored, Mapping) else None
-    if own is not None and own != origin:
+    if own is not None and (differs := _difference(origin, own)):
         raise ValueError(
-            f"{path}: expected statistics of {dict(origin)}, found those of {own}; compute them again with "
+            f"{path}: expected statistics of {differs[0]}, found those of {differs[1]}; compute them again with "
             "python -m data_adapters.check, or name another file with the option `statistics`"
         )
     mean = np.zeros((spec.num_fields, spec.num_components))
@@ -62,7 +62,12 @@ def read_statistics(
     return Statistics(*(torch.from_numpy(values.astype(np.float32)) for values in (mean, std, rms_increment)))
 
 
-def _load(path: str) -> Any:
+def load_statistics(path: str) -> Any:
+    """Content of a stats.yaml, None where there is no such file.
+
+    Raises:
+        ValueError: It is no YAML, or cannot be read.
+    """
     try:
         if is_remote(path):
             text = read_text(path)
@@ -71,6 +76,18 @@ def _load(path: str) -> Any:
         return None if text is None else yaml.safe_load(text) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: expected readable YAML, found: {error}") from error
+
+
+def _difference(expected: Mapping[str, Any], found: Any) -> tuple[Any, Any] | None:
+    """The first two entries that differ; of the fields, those that are wanted count."""
+    found = found if isinstance(found, Mapping) else {}
+    for key, value in expected.items():
+        other = found.get(key)
+        if key == "fields" and isinstance(other, Mapping):
+            other = {name: other[name] for name in value if name in other}
+        if value != other:
+            return {key: value}, {key: other}
+    return None
 
 
 def _scale(

@@ -35,7 +35,7 @@ class Checkpoint(NamedTuple):
     weights: tensors by name.
     context: frames of context that the model was trained with; of an exported or published model, the most it takes.
     specs: the data sets that it was trained on.
-    options: data_dir, level and suite_seed of the training run.
+    options: data_dir, level and suite_seed of the training run, and `files`, the YAML files among its data sets.
     plan: what decides the order of its batches, see `MixtureDataModule.plan`, and which parts it trained.
     adapter: low-rank factors beside the weights, see `add_adapter`; empty where there are none.
     """

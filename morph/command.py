@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,15 @@ _TRACEBACK = "MORPH_TRACEBACK"
 _MENDABLE = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def command(
+    config_name: str, spellings: Mapping[str, str] | None = None
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Decorator for an entry point: composes conf/<config_name>.yaml with the command line and calls the function.
+
+    Args:
+        config_name: Of the file with its options.
+        spellings: Other names of options: {"dataset": "data"}.  Hydra itself takes dataset= for the choice of one file
+            of the folder conf/dataset, and would refuse a list or a path.
 
     What a user can mend (ValueError, OSError, a wrong option) ends with one message on standard error and exit code 1;
     MORPH_TRACEBACK=1 shows where it came from.  A bug shows its traceback.
@@ -43,6 +50,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         def main() -> None:
             os.environ.setdefault(_TRACEBACK, "0")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors come here instead of being printed by Hydra
+            for spelling, option in (spellings or {}).items():
+                sys.argv[1:] = [re.sub(f"^{spelling}=", f"{option}=", argument) for argument in sys.argv[1:]]
             with _one_message():
                 compose_and_run()
 

@@ -38,8 +38,10 @@ def main(config: DictConfig) -> None:
     context = _context(config.context, checkpoint.context, model)
     training = defaults("train")
     stated = {**{key: training[key] for key in _WHERE}, **checkpoint.options}
-    options = {key: value if config[key] is None else config[key] for key, value in stated.items()}
-    datasets = find_datasets(config.data or list(checkpoint.specs), options)
+    options = {key: stated[key] if config[key] is None else config[key] for key in _WHERE}
+    # A data set of a YAML file is found where it was in training.
+    files = checkpoint.options.get("files", {})
+    datasets = find_datasets(config.data or [files.get(name, name) for name in checkpoint.specs], options)
     adapters = {}
     for name, dataset in datasets.items():
         prepare(dataset)

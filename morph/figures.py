@@ -12,6 +12,7 @@ __all__ = ["plot_error_growth", "plot_overview", "plot_rollout", "png"]
 
 _COLOURS = {"model": "#0072B2", "persistence": "#999999", "extrapolation": "#D55E00"}
 _FRAMES = 5
+_NO_DATA = "lightgrey"
 
 
 def png(figure: Figure) -> bytes:
@@ -24,7 +25,8 @@ def png(figure: Figure) -> bytes:
 def plot_rollout(rollouts: xr.Dataset, trajectory: int = 0) -> Figure:
     """Truth, prediction and error of a rollout: space-time panels in 1-D, frames in 2-D, middle slices in 3-D.
 
-    Truth and prediction share their colours; the error has its own, symmetric about zero.
+    Truth and prediction share their colours; the error has its own, symmetric about zero.  Points without a value are
+    grey.
 
     Args:
         rollouts: See `morph.scoring.Scores`.
@@ -49,6 +51,8 @@ def _panels(component: xr.DataArray) -> dict[str, xr.DataArray]:
 
 def _colours(panels: Mapping[str, xr.DataArray]) -> dict[str, dict[str, Any]]:
     low, high = float(panels["truth"].min()), float(panels["truth"].max())
+    if np.isnan(low):  # nothing but land
+        low, high = 0.0, 1.0
     signed = low < 0 < high
     if signed:
         high = max(-low, high)
@@ -68,6 +72,7 @@ def _space_time(chosen: xr.Dataset, axis: str) -> Figure:
         colours = _colours(panels)
         for ax, (title, values) in zip(row, panels.items(), strict=True):
             image = ax.pcolormesh(values[axis], values["time"], values.transpose("time", axis), **colours[title])
+            ax.set_facecolor(_NO_DATA)
             figure.colorbar(image, ax=ax)
             ax.set_title(f"{chosen[name].attrs['long_name']}, {title}", fontsize="medium")
         row[0].set_ylabel("time")
@@ -93,6 +98,7 @@ def _frames(chosen: xr.Dataset, axes: list[str], where: str) -> Figure:
                 frame = values.isel(time=step).transpose(*axes)
                 image = ax.pcolormesh(values[axes[1]], values[axes[0]], frame, **colours[title])
                 ax.set_aspect("equal")
+                ax.set_facecolor(_NO_DATA)
                 if title == "truth":
                     ax.set_title(f"t = {float(frame.time):.3g}", fontsize="medium")
             row[0].set_ylabel(f"{name}\n{title}\n{axes[0]}", fontsize="small")
@@ -105,17 +111,18 @@ def _frames(chosen: xr.Dataset, axes: list[str], where: str) -> Figure:
 def plot_error_growth(metrics: xr.Dataset, metric: str = "vrmse") -> Figure:
     """Error over lead time, mean over fields: the line is the mean over trajectories, the band their range.
 
-    A line ends where a first trajectory is no longer finite, rather than go on with those that are left.
+    A line ends where a first trajectory is no longer finite, rather than go on with those that are left; a trajectory
+    without data at a lead time has no error there (NaN) and is left out of it.
     """
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     ax = figure.subplots()
     errors = metrics.rollout.sel(metric=metric).mean("field")
-    errors = errors.where(np.isfinite(errors))
+    errors = errors.where(~np.isinf(errors).any("trajectory"))
     for name in metrics.forecast.values:
         of_forecast = errors.sel(forecast=name)
         colour = _COLOURS.get(str(name))
-        ax.plot(metrics.lead_time, of_forecast.mean("trajectory", skipna=False), label=str(name), color=colour)
-        low, high = (of_forecast.reduce(f, "trajectory") for f in (np.min, np.max))
+        ax.plot(metrics.lead_time, of_forecast.mean("trajectory"), label=str(name), color=colour)
+        low, high = of_forecast.min("trajectory"), of_forecast.max("trajectory")
         ax.fill_between(metrics.lead_time, low, high, color=colour, alpha=0.15, linewidth=0)
     if bool((errors > 0).any()):
         ax.set_yscale("log")

@@ -15,7 +15,7 @@ from morph import finetune
 from morph.baselines import NAIVE
 from morph.data.module import MixtureDataModule
 from morph.layout import Batch, Target
-from morph.metrics import vrmse
+from morph.metrics import is_defined, vrmse
 from morph.model.morph import Morph
 from morph.rollout import Forecast, unroll
 
@@ -29,11 +29,20 @@ class NonFiniteError(ValueError):
 def forecast_loss(prediction: Target, batch: Batch, unit: Float[Tensor, "B F"]) -> Float[Tensor, ""]:
     """Mean of ((prediction - target) / unit)^2 over samples, steps, space and physical components.
 
-    Each physical component counts once; fillers do not count.
+    Each physical component counts once; fillers do not count.  Of a masked data set the mean runs over the valid points
+    alone: a component without any in the batch counts nowhere, and without any at all the loss and its gradient are 0.
     """
     error = (prediction - batch.target) / unit[:, None, :, None, None, None, None]
-    per_component = error.square().mean((0, 1, 4, 5, 6))
-    return per_component[batch.conditions.component_mask].mean()
+    all_but_components = (0, 1, 4, 5, 6)
+    if batch.valid is None:
+        per_component = error.square().mean(all_but_components)
+        return per_component[batch.conditions.component_mask].mean()
+    count = batch.valid.sum(all_but_components)
+    # A factor that is 1 where all points are valid, so that the loss is then that of data without a mask, bit for bit.
+    factor = batch.valid[:, :, 0, 0].numel() / count.clamp(min=1)
+    per_component = torch.where(batch.valid, error.square(), 0.0).mean(all_but_components) * factor
+    counted = per_component[batch.conditions.component_mask & (count > 0)]
+    return counted.mean() if len(counted) else per_component.sum()
 
 
 def warmup_cosine(
@@ -127,32 +136,48 @@ class Forecaster(LightningModule):
         self._scores = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """One-step VRMSE of the model and of the naive forecasts, summed per data set."""
+        """One-step VRMSE of the model and of the naive forecasts, mean over fields, summed per data set.
+
+        Of a masked data set a field without data in the target is left out of the mean, and a window without any out of
+        the sum and its count.
+        """
         target = batch.target[:, 0]
         mask = batch.conditions.component_mask
         judged: list[Forecast] = [self.model, *NAIVE.values()]
-        forecasts = [forecast(batch.context, batch.conditions) for forecast in judged]
-        errors = torch.stack([vrmse(forecast.float(), target, mask).mean(-1) for forecast in forecasts])
+        forecasts = [forecast(batch.context, batch.conditions).float() for forecast in judged]
+        if batch.valid is None:
+            errors = torch.stack([vrmse(forecast, target, mask).mean(-1) for forecast in forecasts])
+        else:
+            valid = batch.valid[:, 0]
+            counted = is_defined(vrmse, mask, valid)
+            per_field = torch.stack([vrmse(forecast, target, mask, valid) for forecast in forecasts])
+            errors = torch.where(counted, per_field, 0.0).sum(-1) / counted.sum(-1)
+            errors = errors[:, counted.any(-1)]
         if not torch.isfinite(errors).all():
             raise NonFiniteError(_where(batch, f"validation after step {self.global_step}", "forecast"))
-        sums = torch.cat([errors.double().sum(1), errors.new_full((1,), len(target)).double()])
+        sums = torch.cat([errors.double().sum(1), errors.new_full((1,), errors.shape[1]).double()])
         self._scores[batch.dataset] = self._scores.get(batch.dataset, 0) + sums
 
     def on_validation_epoch_end(self) -> None:
         """Log, per data set, the one-step VRMSE and its ratio to the better naive forecast; `val/ratio` is their
-        geometric mean."""
+        geometric mean.  Of a masked data set, also the number of windows that these are means of."""
         names = list(self._data.datasets)
         none = torch.zeros(2 + len(NAIVE), dtype=torch.float64, device=self.device)
         table = torch.stack([self._scores.get(name, none) for name in names])
         if self.trainer.world_size > 1:
             table = self.trainer.strategy.reduce(table, reduce_op="sum")
         if missing := [name for name, row in zip(names, table, strict=True) if not row[-1]]:
-            raise ValueError(f"validation saw no window of {', '.join(missing)}; raise loader.validation_windows")
+            with_data = " that holds data" if any(self._data.specs[name].masked for name in missing) else ""
+            raise ValueError(
+                f"validation saw no window of {', '.join(missing)}{with_data}; raise loader.validation_windows"
+            )
         errors = table[:, :-1] / table[:, -1:]
         ratios = errors[:, 0] / errors[:, 1:].min(1).values
         scores = {"val/ratio": ratios.log().mean().exp()}
         for name, error, ratio in zip(names, errors[:, 0], ratios, strict=True):
             scores |= {f"val/vrmse/{name}": error, f"val/ratio/{name}": ratio}
+        specs = self._data.specs
+        scores |= {f"val/windows/{name}": row[-1] for name, row in zip(names, table, strict=True) if specs[name].masked}
         self.log_dict({key: value.float() for key, value in scores.items()}, sync_dist=True)
 
     def configure_optimizers(self) -> Any:

@@ -15,6 +15,10 @@ E     embedding
 
 Values are in physical units everywhere outside the model.  Fields with fewer components than the widest field of
 their data set are filled up with zeros; `DatasetSpec.component_mask` says which components are real.
+
+Data may have points without a value, such as land in an ocean (`DatasetSpec.masked`).  A reader returns NaN there;
+`morph.data.windows.fill_absent` puts a finite filler in its place and says where; it counts in no loss and no metric,
+and land in no scale.
 """
 
 from collections.abc import Mapping
@@ -83,6 +87,7 @@ class DatasetSpec:
         boundary: Boundary condition on D, H and W.
         axes: Names of the spatial axes that the data has, ("x", "y"), mapped onto the last of (D, H, W) in this order.
         parameters: Names of the per-trajectory parameters (viscosity, ...).
+        masked: Values may be NaN: land, missing; they count in no loss and no metric.  False: a NaN is an error.
 
     Raises:
         ValueError: Two fields or components share a name, a shape is not positive, or a boundary is unknown.
@@ -135,7 +140,7 @@ class DatasetSpec:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "DatasetSpec":
-        """Inverse of `to_dict`."""
+        """Inverse of `to_dict`; what was stored before there were masks has none."""
         fields = tuple(Field(f["name"], tuple(f["components"]), f["unit"]) for f in stored["fields"])
         d, h, w = stored["spatial_shape"]
         boundary_d, boundary_h, boundary_w = stored["boundary"]
@@ -148,6 +153,7 @@ class DatasetSpec:
             boundary=(boundary_d, boundary_h, boundary_w),
             axes=tuple(stored["axes"]),
             parameters=tuple(stored["parameters"]),
+            masked=stored.get("masked", False),
         )
 
 
@@ -160,7 +166,7 @@ def _plain(value: Any) -> Any:
 
 
 class Statistics(NamedTuple):
-    """Scales of a data set, from its training split alone, in physical units.
+    """Scales of a data set, from its training split alone, in physical units; absent points count nowhere.
 
     mean: average of each component over trajectories, time and space.
     std: root of the mean squared deviation from `mean`, pooled over the components of a field.
@@ -173,24 +179,29 @@ class Statistics(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """What is known of a system besides its frames; one for all samples of a batch.
+    """What is known of a system besides its frames; one for all samples of a batch, except for `absent`.
 
     component_mask: which components are physical; fillers are zero and count nowhere.
     boundary: boundary condition on D, H and W.
     statistics: scales of the training split, None where there is none.
     all_physical: the mask is True throughout, known without reading it from the device; False: it may be.
+    absent: points that hold no data in any frame of the context (land); scales leave them out, and a forecast keeps the
+        filler that the context has there.  None: every point holds data.
     """
 
     component_mask: Bool[Tensor, "F C"]
     boundary: tuple[Boundary, Boundary, Boundary] = ("open", "open", "open")
     statistics: Statistics | None = None
     all_physical: bool = False
+    absent: Bool[Tensor, "B F C D H W"] | None = None
 
 
 class Batch(NamedTuple):
     """Windows of one data set.
 
     windows: (trajectory, first frame) of each sample, so that a fault can be traced to its data.
+    valid: which points of the target hold data, None where the data set is not masked: all do.  The others, and those
+        of the context, hold a finite filler.
     """
 
     context: Context
@@ -198,3 +209,4 @@ class Batch(NamedTuple):
     conditions: Conditions
     dataset: str
     windows: Int[Tensor, "B 2"]
+    valid: Bool[Tensor, "B S F C D H W"] | None = None

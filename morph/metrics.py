@@ -2,6 +2,10 @@
 
 Averages <.> run over space; u is the prediction, v the truth.  Definitions follow The Well's benchmark
 (arXiv 2412.00568, appendix), so that figures compare with those published there.
+
+With `valid`, averages run over the valid points alone.  A component without a valid point (for `vrmse`, with fewer than
+two: one has no variance) is left out of the mean over the components of its field; a field that is left with no
+component has no error: NaN.
 """
 
 from collections.abc import Callable
@@ -12,48 +16,98 @@ from torch import Tensor
 
 from morph.layout import State
 
-__all__ = ["METRICS", "Metric", "mae", "nrmse", "rmse", "vrmse"]
+__all__ = ["METRICS", "Metric", "is_defined", "mae", "nrmse", "rmse", "vrmse"]
 
 Metric = Callable[..., Float[Tensor, "B F"]]
-"""(prediction, target, component_mask=None) -> error per sample and field; fillers count nowhere."""
+"""(prediction, target, component_mask=None, valid=None) -> error per sample and field; fillers and points that are not
+valid count nowhere."""
 
 _EPS = 1e-7
 _SPACE = (-3, -2, -1)
 
 
-def rmse(prediction: State, target: State, component_mask: Bool[Tensor, "F C"] | None = None) -> Float[Tensor, "B F"]:
+def rmse(
+    prediction: State,
+    target: State,
+    component_mask: Bool[Tensor, "F C"] | None = None,
+    valid: Bool[Tensor, "B F C D H W"] | None = None,
+) -> Float[Tensor, "B F"]:
     """Root mean square error, sqrt(<(u - v)^2>), in the unit of the field."""
-    return _over_components(_mse(prediction, target).sqrt(), component_mask)
+    return _over_components(_mse(prediction, target, valid).sqrt(), component_mask, valid)
 
 
-def mae(prediction: State, target: State, component_mask: Bool[Tensor, "F C"] | None = None) -> Float[Tensor, "B F"]:
+def mae(
+    prediction: State,
+    target: State,
+    component_mask: Bool[Tensor, "F C"] | None = None,
+    valid: Bool[Tensor, "B F C D H W"] | None = None,
+) -> Float[Tensor, "B F"]:
     """Mean absolute error, <|u - v|>, in the unit of the field."""
-    return _over_components((prediction - target).abs().mean(_SPACE), component_mask)
+    return _over_components(_mean((prediction - target).abs(), valid), component_mask, valid)
 
 
-def nrmse(prediction: State, target: State, component_mask: Bool[Tensor, "F C"] | None = None) -> Float[Tensor, "B F"]:
+def nrmse(
+    prediction: State,
+    target: State,
+    component_mask: Bool[Tensor, "F C"] | None = None,
+    valid: Bool[Tensor, "B F C D H W"] | None = None,
+) -> Float[Tensor, "B F"]:
     """Normalised error, sqrt(<(u - v)^2> / (<v^2> + 1e-7)); a prediction of zero scores 1."""
-    norm = target.square().mean(_SPACE)
-    return _over_components((_mse(prediction, target) / (norm + _EPS)).sqrt(), component_mask)
+    norm = _mean(target.square(), valid)
+    return _over_components((_mse(prediction, target, valid) / (norm + _EPS)).sqrt(), component_mask, valid)
 
 
-def vrmse(prediction: State, target: State, component_mask: Bool[Tensor, "F C"] | None = None) -> Float[Tensor, "B F"]:
+def vrmse(
+    prediction: State,
+    target: State,
+    component_mask: Bool[Tensor, "F C"] | None = None,
+    valid: Bool[Tensor, "B F C D H W"] | None = None,
+) -> Float[Tensor, "B F"]:
     """Variance-scaled error, sqrt(<(u - v)^2> / (var(v) + 1e-7)), unbiased variance; predicting the mean scores 1."""
-    variance = target.flatten(-3).var(-1)
-    return _over_components((_mse(prediction, target) / (variance + _EPS)).sqrt(), component_mask)
+    errors = (_mse(prediction, target, valid) / (_variance(target, valid) + _EPS)).sqrt()
+    return _over_components(errors, component_mask, valid, least=2)
 
 
 METRICS: dict[str, Metric] = {"vrmse": vrmse, "nrmse": nrmse, "rmse": rmse, "mae": mae}
 
 
-def _mse(prediction: State, target: State) -> Float[Tensor, "B F C"]:
-    return (prediction - target).square().mean(_SPACE)
+def is_defined(
+    metric: Metric, component_mask: Bool[Tensor, "F C"] | None, valid: Bool[Tensor, "B F C D H W"]
+) -> Bool[Tensor, "B F"]:
+    """Where there is enough data for an error, whatever its values: a NaN elsewhere is the fault of values."""
+    nothing = torch.zeros_like(valid, dtype=torch.float32)
+    return ~metric(nothing, nothing, component_mask, valid).isnan()
+
+
+def _mse(prediction: State, target: State, valid: Bool[Tensor, "B F C D H W"] | None) -> Float[Tensor, "B F C"]:
+    return _mean((prediction - target).square(), valid)
+
+
+def _mean(values: State, valid: Bool[Tensor, "B F C D H W"] | None) -> Float[Tensor, "B F C"]:
+    if valid is None:
+        return values.mean(_SPACE)
+    return torch.where(valid, values, 0.0).sum(_SPACE) / valid.sum(_SPACE)
+
+
+def _variance(target: State, valid: Bool[Tensor, "B F C D H W"] | None) -> Float[Tensor, "B F C"]:
+    if valid is None:
+        return target.flatten(-3).var(-1)
+    deviation = target - _mean(target, valid)[..., None, None, None]
+    return torch.where(valid, deviation.square(), 0.0).sum(_SPACE) / (valid.sum(_SPACE) - 1)
 
 
 def _over_components(
-    errors: Float[Tensor, "B F C"], component_mask: Bool[Tensor, "F C"] | None
+    errors: Float[Tensor, "B F C"],
+    component_mask: Bool[Tensor, "F C"] | None,
+    valid: Bool[Tensor, "B F C D H W"] | None,
+    least: int = 1,
 ) -> Float[Tensor, "B F"]:
-    if component_mask is None:
+    """Mean over the physical components with at least so many valid points."""
+    counted = component_mask
+    if valid is not None:
+        counted = valid.sum(_SPACE) >= least
+        counted = counted if component_mask is None else counted & component_mask
+    if counted is None:
         return errors.mean(-1)
     # Select rather than multiply: an overflow in a filler must not turn into 0 * inf.
-    return torch.where(component_mask, errors, 0.0).sum(-1) / component_mask.sum(-1)
+    return torch.where(counted, errors, 0.0).sum(-1) / counted.sum(-1)

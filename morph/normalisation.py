@@ -27,6 +27,11 @@ _QUIET_INCREMENT = 1e-2
 # Relative spread of a field that is constant up to float32 rounding.
 _ROUNDING = 1e-6
 
+_SPACE = (-3, -2, -1)
+_TIME_AND_SPACE = (1, 4, 5, 6)
+
+Absent = Bool[Tensor, "B F C D H W"] | None
+
 
 def persistence(context: Context) -> State:
     """The last frame: u(t + dt) = u(t)."""
@@ -70,7 +75,8 @@ class Normalisation:
 
     The increment scale is the root mean square, per field, of what the base forecast misses inside the context; where
     the context is too short to show it, the training split's rms increment.  A context in which a field (nearly) rests
-    takes the training split's scales, so that growth from rest can be expressed.
+    takes the training split's scales, so that growth from rest can be expressed.  Points that are absent from the
+    context count in no scale, nor does a component without any other.
 
     Raises:
         ValueError: An option is unknown, or excludes another.
@@ -108,10 +114,9 @@ class Normalisation:
                 return Scales(
                     known.mean.expand(size, -1, -1), known.std.expand(size, -1), self._increment(context, conditions)
                 )
-            mean = context.mean((1, 4, 5, 6))
-            variance = context.var((1, 4, 5, 6), unbiased=False)
-            std = _over_components(variance, conditions.component_mask).sqrt()
-            rms = _over_components(context.square().mean((1, 4, 5, 6)), conditions.component_mask).sqrt()
+            mean, variance = _moments(context, conditions.absent)
+            std = _over_components(variance, conditions).sqrt()
+            rms = _over_components(_mean(context.square(), conditions.absent), conditions).sqrt()
             std = _std(std, rms, known)
             return Scales(mean, std, self._increment(context, conditions, std))
 
@@ -125,8 +130,8 @@ class Normalisation:
         assert unknown is not None, "normalisation=dataset has statistics"
         if self.kind == "dataset" or context.shape[1] <= order:
             return unknown
-        missed = context.diff(n=order, dim=1).square().mean((1, 4, 5, 6))
-        rms = _over_components(missed, conditions.component_mask).sqrt()
+        missed = _mean(context.diff(n=order, dim=1).square(), conditions.absent)
+        rms = _over_components(missed, conditions).sqrt()
         floor = (_QUIET_INCREMENT if known is not None else _ROUNDING) * unknown
         return torch.where(rms > floor, rms, unknown)
 
@@ -152,9 +157,34 @@ class Normalisation:
         return scales.std if self.predict == "frame" else scales.increment
 
 
-def _over_components(squares: Float[Tensor, "B F C"], mask: Bool[Tensor, "F C"]) -> Float[Tensor, "B F"]:
-    """Mean over the physical components of each field."""
-    return (squares * mask).sum(-1) / mask.sum(-1)
+def _mean(values: Context, absent: Absent) -> Float[Tensor, "B F C"]:
+    """Mean over time and the points that hold data; where a component has none, over all."""
+    if absent is None:
+        return values.mean(_TIME_AND_SPACE)
+    counted = ~absent | _missing(absent)[..., None, None, None]
+    total = torch.where(counted[:, None], values, 0.0).sum(_TIME_AND_SPACE)
+    return total / (values.shape[1] * counted.sum(_SPACE))
+
+
+def _moments(context: Context, absent: Absent) -> tuple[Float[Tensor, "B F C"], Float[Tensor, "B F C"]]:
+    """Mean and variance over time and the points that hold data."""
+    mean = _mean(context, absent)
+    if absent is None:
+        return mean, context.var(_TIME_AND_SPACE, unbiased=False)
+    return mean, _mean((context - mean[:, None, ..., None, None, None]).square(), absent)
+
+
+def _missing(absent: Bool[Tensor, "B F C D H W"]) -> Bool[Tensor, "B F C"]:
+    return absent.flatten(3).all(-1)
+
+
+def _over_components(squares: Float[Tensor, "B F C"], conditions: Conditions) -> Float[Tensor, "B F"]:
+    """Mean over the physical components of each field that hold data; 0 where none does."""
+    mask = conditions.component_mask
+    if conditions.absent is None:
+        return (squares * mask).sum(-1) / mask.sum(-1)
+    held = mask & ~_missing(conditions.absent)
+    return torch.where(held, squares, 0.0).sum(-1) / held.sum(-1).clamp(min=1)
 
 
 def _std(std: Float[Tensor, "B F"], rms: Float[Tensor, "B F"], known: Statistics | None) -> Float[Tensor, "B F"]:

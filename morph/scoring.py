@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from morph.data.adapter import DatasetAdapter
 from morph.data.mixture import EvenSampler
-from morph.data.windows import Windows
+from morph.data.windows import Windows, fill_absent
 from morph.layout import Conditions, DatasetSpec
-from morph.metrics import METRICS
+from morph.metrics import METRICS, is_defined
 from morph.rollout import Forecast, rollout
 
 __all__ = ["UNSTABLE", "Scores", "check_lengths", "score", "summarise", "work"]
@@ -53,6 +53,9 @@ def score(
     """Judge forecasts on every trajectory of a split.
 
     A rollout starts from the first T frames of a trajectory and is compared with all that follow.
+
+    Of a masked data set only points that hold data are compared.  A field without any has no error, NaN, at that window
+    or lead time; an infinite error is that of a forecast that is not finite.
 
     Args:
         forecasts: By name; the one called "model" is kept in `rollouts`.
@@ -147,7 +150,9 @@ def _one_step(
     for _, indices in EvenSampler({name: windows}, batch_sizes={name: batch_size}, limit=limit):
         batch = windows.batch(indices)
         context, target = batch.context.to(device), batch.target[:, 0].to(device)
-        errors.append(_errors((f(context, known) for f in forecasts.values()), target, known))
+        valid = None if batch.valid is None else batch.valid[:, 0].to(device)
+        of_batch = _with_absent(known, batch.conditions.absent, device)
+        errors.append(_errors((f(context, of_batch) for f in forecasts.values()), target, of_batch, valid))
         places.append(batch.windows)
         advance(len(indices))
     return torch.cat(errors, 1).numpy(), torch.cat(places).numpy()
@@ -175,11 +180,18 @@ def _rollouts(
         truth = torch.from_numpy(frames).to(device)
         mine = max(0, min(keep - first, len(trajectories)))
         kept["truth"] += list(truth[:mine, context:].cpu())
+        valid, conditions = None, known
+        if adapter.spec.masked:
+            truth, valid, absent = fill_absent(truth, context, known)
+            conditions = known._replace(absent=absent)
         of_batch, onsets_of_batch = [], []
         for name, forecast in forecasts.items():
             is_model = name == "model"
             followed = _follow(
-                forecast, truth, known, context, mine if is_model else 0, advance if is_model else lambda _: None
+                forecast,
+                _Truth(truth, valid, conditions, context),
+                mine if is_model else 0,
+                advance if is_model else lambda _: None,
             )
             of_batch.append(followed.errors)
             onsets_of_batch.append(followed.onset)
@@ -192,13 +204,27 @@ def _rollouts(
 
 def _check_truth(frames: np.ndarray, adapter: DatasetAdapter, trajectories: range) -> None:
     """A fault in the data must not be taken for one of the forecast."""
-    finite = np.isfinite(frames).all((2, 3, 4, 5, 6))
-    if not finite.all():
-        i, frame = np.argwhere(~finite)[0]
+    masked = adapter.spec.masked
+    usable = (~np.isinf(frames) if masked else np.isfinite(frames)).all((2, 3, 4, 5, 6))
+    if not usable.all():
+        i, frame = np.argwhere(~usable)[0]
+        found = "infinity" if masked else "NaN or infinity"
         raise ValueError(
-            f"data set {adapter.spec.name!r}: NaN or infinity in trajectory {trajectories[i]}, frame {frame}; "
+            f"data set {adapter.spec.name!r}: {found} in trajectory {trajectories[i]}, frame {frame}; "
             "forecasts cannot be compared with it"
         )
+
+
+class _Truth(NamedTuple):
+    """Trajectories without NaN, which of their points hold data (None: all), and how many frames are context."""
+
+    frames: Float[Tensor, "B T_and_S F C D H W"]
+    valid: Bool[Tensor, "B T_and_S F C D H W"] | None
+    known: Conditions
+    context: int
+
+    def holds_data(self, frame: int) -> Bool[Tensor, "B F C D H W"] | None:
+        return None if self.valid is None else self.valid[:, frame]
 
 
 class _Followed(NamedTuple):
@@ -207,46 +233,62 @@ class _Followed(NamedTuple):
     states: list[Tensor]
 
 
-def _follow(
-    forecast: Forecast,
-    truth: Float[Tensor, "B T_and_S F C D H W"],
-    known: Conditions,
-    context: int,
-    keep: int,
-    advance: Callable[[int], None],
-) -> _Followed:
-    """One forecast rolled out against the truth; the states of the first `keep` samples are returned."""
-    size, steps = len(truth), truth.shape[1] - context
-    limit = UNSTABLE * _spread(truth, known).cpu()
+def _follow(forecast: Forecast, truth: _Truth, keep: int, advance: Callable[[int], None]) -> _Followed:
+    """One forecast rolled out against the truth; the states of the first `keep` samples are returned, NaN on land."""
+    frames, _, known, context = truth
+    size, steps = len(frames), frames.shape[1] - context
+    limit = UNSTABLE * _spread(truth).cpu()
     errors, states = [], []
     onset = torch.full((size,), steps)
-    for lead, state in enumerate(rollout(forecast, truth[:, :context], steps, known)):
-        errors.append(_errors([state], truth[:, context + lead], known)[0])
+    for lead, state in enumerate(rollout(forecast, frames[:, :context], steps, known), start=context):
+        errors.append(_errors([state], frames[:, lead], known, truth.holds_data(lead))[0])
         rms = errors[-1][..., list(METRICS).index("rmse")]
-        lost = ((rms > limit) | ~torch.isfinite(rms)).any(-1)
-        onset = torch.where(lost & (onset == steps), lead, onset)
+        lost = ((rms > limit) | torch.isinf(rms)).any(-1)
+        onset = torch.where(lost & (onset == steps), lead - context, onset)
         if keep:
-            states.append(state[:keep].cpu())
+            shown = state if known.absent is None else torch.where(known.absent, torch.nan, state)
+            states.append(shown[:keep].cpu())
         advance(size)
     return _Followed(torch.stack(errors, 1), onset, list(torch.stack(states, 1)) if states else [])
 
 
-def _errors(states: Iterable[Tensor], target: Tensor, known: Conditions) -> Float[Tensor, "forecast B F metric"]:
-    """A state that is not finite has an infinite error, whatever the metric makes of it."""
+def _errors(
+    states: Iterable[Tensor], target: Tensor, known: Conditions, valid: Bool[Tensor, "B F C D H W"] | None
+) -> Float[Tensor, "forecast B F metric"]:
+    """A state that is not finite has an infinite error, whatever the metric makes of it; NaN: there is no data."""
+    mask = known.component_mask
     table = []
     for state in states:
         state = state.float()
-        values = torch.stack([metric(state, target, known.component_mask) for metric in METRICS.values()], -1)
+        values = torch.stack([metric(state, target, mask, valid) for metric in METRICS.values()], -1)
         table.append(torch.where(torch.isfinite(values), values, torch.inf))
-    return torch.stack(table).cpu()
+    errors = torch.stack(table)
+    if valid is not None:
+        defined = torch.stack([is_defined(metric, mask, valid) for metric in METRICS.values()], -1)
+        errors = torch.where(defined, errors, torch.nan)
+    return errors.cpu()
 
 
-def _spread(truth: Float[Tensor, "B T F C D H W"], known: Conditions) -> Float[Tensor, "B F"]:
+def _spread(truth: _Truth) -> Float[Tensor, "B F"]:
     """Standard deviation of each field over the trajectory; its magnitude where it is constant up to rounding."""
+    frames, valid, known, _ = truth
     space_and_time = (1, 4, 5, 6)
-    std = (truth.var(space_and_time) * known.component_mask).amax(-1).sqrt()
-    rms = (truth.square().mean(space_and_time) * known.component_mask).amax(-1).sqrt()
+    if valid is None:
+        variance, square = frames.var(space_and_time), frames.square().mean(space_and_time)
+    else:
+        count = valid.sum(space_and_time)
+        held = torch.where(valid, frames, 0.0)
+        mean = held.sum(space_and_time) / count.clamp(min=1)
+        deviation = torch.where(valid, frames - mean[:, None, ..., None, None, None], 0.0)
+        variance = deviation.square().sum(space_and_time) / (count - 1).clamp(min=1)
+        square = held.square().sum(space_and_time) / count.clamp(min=1)
+    std = (variance * known.component_mask).amax(-1).sqrt()
+    rms = (square * known.component_mask).amax(-1).sqrt()
     return torch.where(std > 1e-5 * rms, std, torch.where(rms > 0, rms, torch.inf))
+
+
+def _with_absent(known: Conditions, absent: Tensor | None, device: torch.device | str) -> Conditions:
+    return known if absent is None else known._replace(absent=absent.to(device))
 
 
 def _to(known: Conditions, device: torch.device | str) -> Conditions:
@@ -308,7 +350,9 @@ def summarise(metrics: xr.Dataset) -> dict[str, float | int | None]:
     `one_step_vrmse` and `rollout_vrmse` are the model's, `persistence_vrmse` and `persistence_rollout_vrmse` a naive
     forecast's; `one_step_ratio` and `rollout_ratio` the model's VRMSE over the lowest of the naive forecasts', with
     `_to_persistence` over persistence's;
-    `unstable` counts the model's rollouts that lost the truth altogether.  A number that is not finite is None.
+    `unstable` counts the model's rollouts that lost the truth altogether.  `one_step_without_data` and
+    `rollout_without_data` count the pairs of a field and a window, or of a field and a frame of a rollout, in which a
+    masked data set holds too little data for a VRMSE; the means leave them out.  A number that is not finite is None.
     """
     naive = [name for name in metrics.forecast.values if name != "model"]
     numbers: dict[str, float] = {}
@@ -325,4 +369,8 @@ def summarise(metrics: xr.Dataset) -> dict[str, float | int | None]:
         numbers[f"{ahead}_ratio_to_persistence"] = numbers[f"{ahead}_vrmse"] / numbers[f"persistence_{infix}vrmse"]
     unstable = int(metrics.unstable_from.sel(forecast="model").notnull().sum())
     finite = {key: value if np.isfinite(value) else None for key, value in numbers.items()}
-    return {**finite, "unstable": unstable, "trajectories": metrics.sizes["trajectory"]}
+    empty = {
+        f"{ahead}_without_data": int(metrics[ahead].sel(forecast="model", metric="vrmse").isnull().sum())
+        for ahead in ("one_step", "rollout")
+    }
+    return {**finite, **empty, "unstable": unstable, "trajectories": metrics.sizes["trajectory"]}

@@ -50,8 +50,17 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
             unstable = f"{numbers['unstable']}/{numbers['trajectories']}"
             cells.append(f"[red]{unstable}[/red]" if numbers["unstable"] else unstable)
         table.add_row(dataset + (" *" if numbers["zero_shot"] else ""), *cells)
+    notes = []
     if any(numbers["zero_shot"] for numbers in summaries.values()):
-        table.caption = "* zero-shot: the model was not trained on it"
+        notes.append("* zero-shot: the model was not trained on it")
+    what = "fields of frames" if rollout else "fields of windows"
+    notes += [
+        f"{dataset}: {numbers[f'{ahead}_without_data']} {what} hold no data and count nowhere"
+        for dataset, numbers in summaries.items()
+        if numbers[f"{ahead}_without_data"]
+    ]
+    if notes:
+        table.caption = "\n".join(notes)
         table.caption_justify = "left"
     return table
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from morph.checkpoint import find_checkpoint
 from morph.command import command
-from morph.data.catalogue import find_datasets
+from morph.data.catalogue import find_datasets, own_files
 from morph.data.module import MixtureDataModule
 from morph.execution import device, dtype, precision, set_execution, strategy
 from morph.forecaster import Forecaster
@@ -27,12 +27,13 @@ def main(config: DictConfig) -> None:
     seed_everything(config.seed, verbose=False)
     run_dir = Path(config.run_dir)
     resume = find_checkpoint(config.resume, prefer="last") if config.resume else None
-    options = {
+    options: dict[str, Any] = {
         "data_dir": str(Path(config.data_dir).absolute()),
         "level": config.level,
         "suite_seed": config.suite_seed,
     }
     datasets = find_datasets(config.data, options)
+    options["files"] = own_files(config.data)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     data = MixtureDataModule(
         datasets,

@@ -133,11 +133,11 @@ def path(tmp_path: Path) -> Path:
         ({"frames": {"start": 4}}, r"frames: expected 0 <= start < stop <= 4"),
         ({"missing": "ignore"}, r"missing: expected refuse, fill, mask, found 'ignore'"),
         ({"split": "val"}, r"expected a split of train, valid, test, found 'val'"),
-        ({"field": ["u"]}, r"expected options of files, dims, coordinates, .*fields, name.* found field"),
+        ({"field": ["u"]}, r"expected options of files, dims, coordinates, .*fields, name.* found 'field'"),
         ({"name": 3}, r"name: expected a text, found 3"),
         ({"statistics": ["s"]}, r"statistics: expected a text"),
         ({"cache": 3}, r"cache: expected a text"),
-        ({"time": "t"}, r"expected options of .* found time"),
+        ({"time": "t"}, r"expected options of .* found 'time'"),
         ({"fields": "u"}, r"expected `fields` to be a list of one or more fields, found 'u'"),
         ({"fields": [{"name": "u", "unit": 3}]}, r"expected `unit` to be a text"),
         ({"fields": [{"name": "u", "channels": [0, 0]}]}, r"expected `channels` to be a list of different numbers"),
@@ -309,7 +309,7 @@ def test_the_folders_of_the_well_are_its_splits(tmp_path: Path) -> None:
     write(tmp_path / "well", coded_file(("x",)))
     with pytest.raises(ValueError, match=r"well: splits: its folders are its splits; leave the option out"):
         WellAdapter(tmp_path / "well", splits={"valid": 0.1})
-    with pytest.raises(ValueError, match=r"well: expected options of path, cache, fields, .* found dims"):
+    with pytest.raises(ValueError, match=r"well: expected options of path, cache, fields, .* found 'dims'"):
         WellAdapter(tmp_path / "well", dims=["x"])
     with pytest.raises(ValueError, match=r"field 'density': `dims` has no effect, the file states them"):
         WellAdapter(tmp_path / "well", fields=[{"name": "density", "dims": ["x"]}])

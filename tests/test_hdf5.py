@@ -352,6 +352,7 @@ def test_shipped_data_sets_read_the_suite(tmp_path: Path, system: str) -> None:
         "dataset": OmegaConf.load(CONF / f"{system}.yaml"),
     }
     config = OmegaConf.create(options).dataset
+    del config.card
     assert config.pop("batch_size") == {1: 32, 2: 8, 3: 2}[len(axes)]
     assert config.pop("prepare") == {
         "_target_": "data_adapters.suite.ensure",
@@ -360,7 +361,6 @@ def test_shipped_data_sets_read_the_suite(tmp_path: Path, system: str) -> None:
         "seed": 7,
         "out": f"{tmp_path}/suite",
     }
-    config.pop("card")
     adapter = hydra.utils.instantiate(config, split="valid")
     assert adapter.spec.name == system
     assert [field.name for field in adapter.spec.fields] == list(SUITE[system])

@@ -61,7 +61,7 @@ def put(found: xr.Dataset, path: Path) -> Path:
         ({"join": "space"}, r"join: expected trajectory or time, found 'space'"),
         ({"engine": "nonsense"}, r"xarray cannot open it: ValueError: unrecognized engine .*name the `engine`"),
         ({"group": "g"}, r"xarray cannot open it: .*g"),
-        ({"dims": ["x"]}, r"expected options of files, time, sample, channel, engine, group, join, .* found dims"),
+        ({"dims": ["x"]}, r"expected options of files, time, sample, channel, engine, group, join, .* found 'dims'"),
         ({"splits": {"valid": 3}}, r"splits: of 3 trajectories, valid takes 3"),
     ],
 )  # fmt: skip

@@ -65,3 +65,11 @@ def test_agreement_with_the_well(dims: int) -> None:
     last = [t.flatten(3).transpose(1, 3).reshape(2, *[8] * dims, 3) for t in (prediction, target)]
     for name, theirs in {"vrmse": well.VRMSE, "nrmse": well.NRMSE, "rmse": well.RMSE, "mae": well.MAE}.items():
         assert torch.allclose(METRICS[name](prediction, target), theirs.eval(*last, meta), rtol=1e-12), name
+
+
+def test_one_point_has_no_variance() -> None:
+    valid = torch.zeros(1, 1, 1, 1, 1, 4, dtype=torch.bool)
+    valid[..., 2] = True
+    one, two = torch.ones(1, 1, 1, 1, 1, 4), torch.full((1, 1, 1, 1, 1, 4), 3.0)
+    assert rmse(one, two, None, valid).item() == 2
+    assert vrmse(one, two, None, valid).isnan().all()

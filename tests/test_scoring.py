@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 
 from morph.baselines import NAIVE
-from morph.figures import plot_error_growth, plot_overview, plot_rollout
+from morph.figures import plot_error_growth, plot_overview, plot_rollout, png
 from morph.layout import Conditions, Context, State
 from morph.scoring import Scores, score, summarise, work
 from morph.tables import error_table
@@ -122,3 +122,12 @@ def test_overview_and_error_growth_survive_what_is_not_finite() -> None:
     figure = plot_error_growth(metrics)
     assert "2 of 2 rollouts unstable" in figure.axes[0].get_title()
     assert len(plot_overview({"waves": summarise(metrics)}).axes[0].patches) == 2
+
+
+def test_a_picture_of_nothing_but_land_is_drawn() -> None:
+    nothing = np.full((2, 1, 2, 3, 3), np.nan, dtype=np.float32)
+    rollouts = xr.Dataset(
+        {"u": (("source", "trajectory", "time", "x", "y"), nothing, {"long_name": "u", "units": "", "field": "u"})},
+        {"source": ["truth", "model"], "trajectory": [0], "time": [0.1, 0.2], "x": np.arange(3.0), "y": np.arange(3.0)},
+    )
+    assert png(plot_rollout(rollouts))

@@ -33,8 +33,15 @@ class DatasetAdapter(Protocol):
     def __len__(self) -> int:
         """Number of trajectories."""
 
-    def read(self, trajectory: int, start: int, stop: int) -> Float[np.ndarray, "T F C D H W"]:
+    def run(self, frame: int) -> range:
+        """Frames that are stored together with this one, so that reading it costs reading all; often it is alone."""
+
+    def read(
+        self, trajectory: int, start: int, stop: int, out: Float[np.ndarray, "T F C D H W"] | None = None
+    ) -> Float[np.ndarray, "T F C D H W"]:
         """Frames start to stop (exclusive) of a trajectory, float32, physical units, filler zero; reads no other bytes.
+
+        Where `spec.masked`, a point without data is NaN.
 
         Raises:
             IndexError: The trajectory or a frame does not exist.

@@ -1,6 +1,7 @@
 """From the names of data sets, or YAML files, to their configuration and their readers."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from morph.data.adapter import DatasetAdapter
 
-__all__ = ["DatasetConfig", "find_datasets", "open_split", "prepare"]
+__all__ = ["DatasetConfig", "find_datasets", "open_split", "own_files", "prepare"]
 
 DatasetConfig = Mapping[str, Any]
 """`_target_` and arguments of an adapter, and for the caller `batch_size`, `prepare` and `card`, which documents it."""
 
+_YAML = (".yaml", ".yml")
 _FOR_THE_CALLER = ("batch_size", "card", "prepare")
 
 
@@ -37,7 +39,7 @@ def find_datasets(names: str | Sequence[str], options: Mapping[str, Any]) -> dic
     found: dict[str, DatasetConfig] = {}
     for name in names:
         path = Path(name)
-        is_file = path.suffix in (".yaml", ".yml")
+        is_file = path.suffix in _YAML
         if path.stem in found:
             raise ValueError(f"data: {path.stem!r} is named twice")
         config = _read(path) if is_file else _named(name)
@@ -52,6 +54,12 @@ def find_datasets(names: str | Sequence[str], options: Mapping[str, Any]) -> dic
             raise ValueError(f"data set {name!r}: its YAML names no _target_, the class that reads it")
         found[path.stem] = dataset
     return found
+
+
+def own_files(names: str | Sequence[str]) -> dict[str, str]:
+    """Of `find_datasets`' names, those of YAML files: the name of the data set and where the file is."""
+    paths = [Path(name) for name in ([names] if isinstance(names, str) else names)]
+    return {path.stem: str(path.absolute()) for path in paths if path.suffix in _YAML}
 
 
 def open_split(config: DatasetConfig, split: str) -> DatasetAdapter:
@@ -80,7 +88,7 @@ def _read(path: Path) -> DictConfig:
 
 def _named(name: str) -> DictConfig:
     if name not in _known():
-        raise ValueError(f"data: there is no data set {name!r}; {_choices()}")
+        raise ValueError(f"data: there is no data set {name!r}; {_choices(name)}")
     config = compose(f"dataset/{name}")
     node = config.dataset
     # Without its parent, so that its interpolations are those of the options given here.
@@ -93,5 +101,11 @@ def _known() -> list[str]:
     return hydra.config_loader.get_group_options("dataset", ObjectType.CONFIG)
 
 
-def _choices() -> str:
-    return f"choose from {', '.join(_known())}, or give the path of a YAML file"
+def _choices(name: str = "") -> str:
+    """The data sets that there are; of many, those with a name like the wanted one."""
+    known = _known()
+    like = get_close_matches(name, known, n=5, cutoff=0.4) or [other for other in known if name and name in other]
+    shown = (
+        f"{', '.join(like)} and {len(known) - len(like)} more (data_adapters/README.md)" if like else ", ".join(known)
+    )
+    return f"choose from {shown}, or give the path of a YAML file"

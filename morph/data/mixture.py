@@ -93,8 +93,8 @@ class MixtureSampler(Sampler[BatchKey]):
         seed: Of the plan.
         rank: This process.
         world_size: Number of processes.
-        block: Neighbouring windows that are kept together.
-        open_blocks: Blocks that are mixed with each other.
+        block: Neighbouring windows that are kept together; more where the files' chunks are longer.
+        open_blocks: Blocks that are mixed with each other; fewer where what is decoded for them cannot be kept.
     """
 
     def __init__(
@@ -150,16 +150,18 @@ class MixtureSampler(Sampler[BatchKey]):
     def _stream(self, name: str, k: int) -> Iterator[int]:
         """An endless stream of window indices, shuffled pass by pass."""
         rng = np.random.default_rng([self.seed, self.epoch, k])
-        per_trajectory, count = self.windows[name].per_trajectory, len(self.windows[name])
+        windows = self.windows[name]
+        of_trajectory = windows.blocks(self.block)
+        open_blocks = windows.open_blocks(self.block, self.open_blocks)
         blocks = [
-            np.arange(start, min(start + self.block, first + per_trajectory))
-            for first in range(0, count, per_trajectory)
-            for start in range(first, first + per_trajectory, self.block)
+            np.arange(first + block.start, first + block.stop)
+            for first in range(0, len(windows), windows.per_trajectory)
+            for block in of_trajectory
         ]
         while True:
             order = rng.permutation(len(blocks))
-            for at in range(0, len(order), self.open_blocks):
-                mixed = np.concatenate([blocks[b] for b in order[at : at + self.open_blocks]])
+            for at in range(0, len(order), open_blocks):
+                mixed = np.concatenate([blocks[b] for b in order[at : at + open_blocks]])
                 yield from rng.permutation(mixed).tolist()
 
 

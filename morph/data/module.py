@@ -1,6 +1,7 @@
 """The data of a training run: every data set's windows, mixed for training and one by one for validation."""
 
 from collections.abc import Iterator, Mapping
+from multiprocessing import get_all_start_methods
 from typing import Any
 
 from lightning import LightningDataModule
@@ -17,13 +18,21 @@ __all__ = ["MixtureDataModule", "ResumableLoader"]
 class ResumableLoader(DataLoader[Batch]):
     """Batches by the plan of a sampler; Lightning stores where in an epoch it stands, and sets it again on resuming."""
 
-    def __init__(self, batches: WindowBatches, sampler: MixtureSampler | EvenSampler, num_workers: int) -> None:
+    def __init__(
+        self,
+        batches: WindowBatches,
+        sampler: MixtureSampler | EvenSampler,
+        num_workers: int = 0,
+        start_method: str | None = None,
+        persistent: bool = True,
+    ) -> None:
         super().__init__(
             batches,
             sampler=sampler,
             batch_size=None,
             num_workers=num_workers,
-            persistent_workers=num_workers > 0,
+            multiprocessing_context=start_method if num_workers else None,
+            persistent_workers=persistent and num_workers > 0,
             collate_fn=_as_it_is,
         )
         self.plan = sampler
@@ -58,11 +67,14 @@ class MixtureDataModule(LightningDataModule):
         block: Neighbouring windows that are kept together.
         validation_windows: At most so many windows of each data set are validated on, evenly spaced; None for all.
         num_workers: Processes that read ahead; 0 reads in the training process.
+        memory: MB that each process that reads may keep of decoded chunks, for all data sets together.
+        start_method: How these processes come about: fork, spawn, forkserver; None: as the system does.
+        persistent: They stay from epoch to epoch.
         seed: Of the order of the data.
         options: With which the data sets were found; stored in checkpoints.
 
     Raises:
-        ValueError: `batch_size` names an unknown data set or is not positive.
+        ValueError: `batch_size` names an unknown data set or is not positive; a number or a start method is unknown.
     """
 
     def __init__(
@@ -78,6 +90,9 @@ class MixtureDataModule(LightningDataModule):
         block: int = 8,
         validation_windows: int | None = 64,
         num_workers: int = 0,
+        memory: int = 512,
+        start_method: str | None = None,
+        persistent: bool = True,
         seed: int = 0,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -95,7 +110,17 @@ class MixtureDataModule(LightningDataModule):
                 f"loader.validation_windows: expected at least 1, or null for all, found {validation_windows}"
             )
         self.validation_windows = validation_windows
+        if start_method not in (None, *get_all_start_methods()):
+            raise ValueError(
+                f"loader.start_method: expected {', '.join(get_all_start_methods())} or null, found {start_method!r}"
+            )
+        for option, value in (("num_workers", num_workers), ("memory", memory)):
+            if value < 0:
+                raise ValueError(f"loader.{option}: expected 0 or more, found {value}")
+        self.memory = memory
         self.num_workers = num_workers
+        self.start_method = start_method
+        self.persistent = persistent
         self.seed = seed
         self.options = dict(options or {})
 
@@ -123,6 +148,7 @@ class MixtureDataModule(LightningDataModule):
             "mixture.temperature": self.temperature,
             "batch_size": self.batch_sizes,
             "loader.block": self.block,
+            "loader.memory": self.memory,
             "seed": self.seed,
         }
 
@@ -142,15 +168,20 @@ class MixtureDataModule(LightningDataModule):
             block=self.block,
             **self._place(),
         )
-        return ResumableLoader(WindowBatches(self.train), sampler, self.num_workers)
+        return self._loader(self.train, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Evenly spaced windows of every validation split."""
         sampler = EvenSampler(self.valid, batch_sizes=self.batch_sizes, limit=self.validation_windows, **self._place())
-        return ResumableLoader(WindowBatches(self.valid), sampler, self.num_workers)
+        return self._loader(self.valid, sampler)
+
+    def _loader(self, windows: Mapping[str, Windows], sampler: MixtureSampler | EvenSampler) -> DataLoader[Batch]:
+        workers = (self.num_workers, self.start_method, self.persistent)
+        return ResumableLoader(WindowBatches(windows), sampler, *workers)
 
     def _windows(self, name: str, split: str) -> Windows:
-        return Windows(open_split(self.datasets[name], split), self.context, self.target, name)
+        memory = self.memory * 2**20 // len(self.datasets)
+        return Windows(open_split(self.datasets[name], split), self.context, self.target, name, memory)
 
     def _place(self) -> dict[str, int]:
         if self.trainer is None:

@@ -192,7 +192,8 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
 
         Args:
             context: Frames in physical units, oldest first.
-            conditions: What else is known; without it every component is physical and boundaries are open.
+            conditions: What else is known; without it every component is physical and boundaries are open.  Points that
+                it calls absent keep the value of the last frame, which must be finite.
 
         Raises:
             ValueError: More fields, components or frames than the model's capacity.
@@ -204,6 +205,8 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         output = self.decoder(tokens[:, -1], *context.shape[2:4], patch)
         d, h, w = context.shape[4:]
         state = self.normalisation.denormalise(output[..., :d, :h, :w].to(context.dtype), context, scales)
+        if conditions.absent is not None:
+            state = torch.where(conditions.absent, context[:, -1], state)
         return state if conditions.all_physical else state * conditions.component_mask[..., None, None, None]
 
     def encode(self, context: Context, conditions: Conditions | None = None) -> Tokens:

@@ -1,0 +1,100 @@
+"""What a file format has to offer, and that the files of a data set agree."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from data_adapters.choices import Choice
+from data_adapters.contents import Contents, differences, uniform_step
+
+__all__ = ["Selection", "Store", "agreeing"]
+
+Selection = tuple[int | slice, ...]
+
+
+class Store(Protocol):
+    """Files of one format.
+
+    files: path or URL of each.
+    where: what the user named, for messages.
+    name: of the data set, where its files do not say.
+    divided: the format itself divides into splits; else `GridAdapter` does.
+    statistics_file: where the scales of the training split are looked for.
+    """
+
+    files: Sequence[str]
+    where: str
+    name: str
+    divided: bool
+    statistics_file: str
+
+    def choices(self) -> list[Choice]:
+        """Fields that are read where the user names none."""
+
+    def contents(self, file: str, chosen: Sequence[Choice]) -> Contents:
+        """Metadata of a file as it is on disk now."""
+
+    def read(self, file: str, path: str, selection: Selection, out: np.ndarray | None = None) -> np.ndarray:
+        """A piece of an array; in `out` where that is given and the format can read in place."""
+
+    def chunks(self, file: str, path: str) -> tuple[int, ...] | None:
+        """Shape of the pieces in which an array is stored, None where it is in one piece."""
+
+    def close(self) -> None:
+        """Close what is open in this process."""
+
+
+def agreeing(
+    store: Store, chosen: Sequence[Choice], dt: float | None, faults: list[str] | None = None
+) -> tuple[list[Contents], float]:
+    """Metadata of all files, which are alike, and the time step.
+
+    Args:
+        store: The files.
+        chosen: Fields that are read.
+        dt: Time between two frames, None for what the files say.
+        faults: Where given, files that cannot be used are taken out of the store, each with its reason here.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file cannot be read, holds nothing, or is not like the first one.
+    """
+    contents: list[Contents] = []
+    usable: list[str] = []
+    step = 0.0
+    for file in store.files:
+        try:
+            found, found_step = _metadata(store, file, chosen, dt)
+            step = step or found_step
+            for what, expected, got in differences(contents[0] if contents else found, step, found, found_step):
+                raise ValueError(
+                    f"{file}: {what} is not that of {usable[0]}: expected {expected}, found {got}; "
+                    "the files of a split must agree, move this one into a data set of its own"
+                )
+        except (ValueError, OSError) as error:
+            if faults is None:
+                raise
+            faults.append(str(error))
+            continue
+        contents.append(found)
+        usable.append(file)
+    if not usable:
+        more = f"; so are {len(store.files) - 1} more" if len(store.files) > 1 else ""
+        raise ValueError(f"{(faults or ['no file'])[0]}{more}")
+    store.files = usable
+    return contents, step
+
+
+def _metadata(store: Store, file: str, chosen: Sequence[Choice], dt: float | None) -> tuple[Contents, float]:
+    """Of one file, and its time step."""
+    found = store.contents(file, chosen)
+    if found.num_trajectories < 1:
+        raise ValueError(f"{file}: expected one or more trajectories, found {found.num_trajectories}")
+    if dt is not None:
+        return found, float(dt)
+    if found.times is None:
+        raise ValueError(
+            f"{file}: it states no times; give `dt`, the time between two frames, or the array in coordinates.time"
+        )
+    return found, uniform_step(found.times, f"{file}: {found.time_path}")
