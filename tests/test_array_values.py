@@ -39,6 +39,25 @@ def test_any_real_number_becomes_float32(tmp_path: Path, dtype: str, alone: bool
     np.testing.assert_array_equal(frames[:, :, 0, 0, 0, 0], values.astype("f4"))
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "12 bits", "12 bits in 16"])
+def test_numbers_that_numpy_has_not_are_converted(tmp_path: Path, kind: str) -> None:
+    """HDF5 describes any number of bits; what lies in the file is then not what lies in memory."""
+    if kind == "bfloat16":
+        stored = h5py.h5t.IEEE_F16LE.copy()
+        stored.set_fields(15, 7, 8, 0, 7)
+        stored.set_ebias(127)
+    else:
+        stored = (h5py.h5t.STD_I16LE if "16" in kind else h5py.h5t.STD_I32LE).copy()
+        stored.set_precision(12)
+        stored.set_offset(4)
+    values = counted((3, 4, 5))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = h5py.h5d.create(file.id, b"tensor", stored, h5py.h5s.create_simple(values.shape))
+        data.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    adapter = ArrayAdapter(tmp_path / "a.h5", **TENSOR, dt=1)
+    np.testing.assert_array_equal(all_of(adapter)[:, :, 0, 0, 0, 0], values)
+
+
 @pytest.mark.parametrize("alone", [True, False], ids=["in place", "with another"])
 @pytest.mark.parametrize("large", [1e39, -1e300, np.inf])
 def test_number_beyond_float32_is_an_error(tmp_path: Path, large: float, alone: bool) -> None:
