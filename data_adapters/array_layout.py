@@ -10,15 +10,49 @@ from typing import Any
 import h5py
 import numpy as np
 import yaml
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from data_adapters.choices import Choice
 from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, source_of
 
-__all__ = ["array_names", "read_arrays", "read_groups"]
+__all__ = ["Layout", "array_names", "layout_of", "read_arrays", "read_groups"]
+
+_ROLES = (SAMPLE, TIME, CHANNEL)
 
 Layout = tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]
 """(dims, coordinates, parameters), the options of `ArrayAdapter`."""
+
+
+def layout_of(dims: Any, coordinates: Any, parameters: Any, where: str) -> Layout:
+    """These options, checked.
+
+    Raises:
+        ValueError: One is not of its kind, or no name or too many are those of spatial axes.
+    """
+    for option, names in (("dims", dims), ("parameters", parameters)):
+        if (
+            isinstance(names, str)
+            or not isinstance(names, Sequence)
+            or not all(isinstance(name, str) for name in names)
+        ):
+            raise ValueError(f"{where}: {option}: expected a list of names, found {names!r}")
+    coordinates = {} if coordinates is None else coordinates
+    if not isinstance(coordinates, Mapping) or not all(
+        isinstance(name, str) for pair in coordinates.items() for name in pair
+    ):
+        raise ValueError(
+            f"{where}: coordinates: expected a mapping of time and axes to names of arrays, found {coordinates!r}"
+        )
+    axes = [dim for dim in dims if dim not in _ROLES]
+    if len(set(dims)) != len(dims) or not 1 <= len(axes) <= 3:
+        raise ValueError(
+            f"{where}: dims: expected different names with 1 to 3 spatial axes among them, found {list(dims)}"
+        )
+    if unknown := set(coordinates) - {TIME, *axes}:
+        raise ValueError(f"{where}: coordinates: expected {TIME} and {', '.join(axes)}, found {', '.join(unknown)}")
+    if len(set(parameters)) != len(parameters):
+        raise ValueError(f"{where}: parameters: expected different names, found {list(parameters)}")
+    return tuple(dims), dict(coordinates), tuple(parameters)
 
 
 def array_names(
@@ -30,15 +64,20 @@ def array_names(
         ValueError: There is none.
     """
     place = _groups(file)[1][0] if grouped else file
-    arrays = {name: data for name, data in place.items() if isinstance(data, h5py.Dataset) and data.shape is not None}
     names = [
         name
-        for name, data in arrays.items()
-        if data.ndim == len(dims) and name not in coordinates.values() and data.dtype.kind in "fiub"
+        for name, data in place.items()
+        if isinstance(data, h5py.Dataset)
+        and data.shape is not None
+        and data.ndim == len(dims)
+        and name not in (*coordinates.values(), *parameters)
+        and data.dtype.kind in "fiub"
     ]
     if not names:
-        found = ", ".join(f"{name} {data.shape}" for name, data in arrays.items()) or ", ".join(place) or "nothing"
-        raise ValueError(f"{file.filename}: expected an array with the axes {', '.join(dims)}, found {found}")
+        found = ", ".join(_listed(place)) or "nothing"
+        raise ValueError(
+            f"{file.filename}: expected an array of real numbers with the axes {', '.join(dims)}, found {found}"
+        )
     return names
 
 
@@ -81,8 +120,8 @@ def read_groups(
     Raises:
         ValueError: As in `read_arrays`; or there is no group, or one differs from the first.
     """
-    if SAMPLE in dims:
-        raise ValueError(f"{file.filename}: dims: a group holds one trajectory; leave {SAMPLE} out of {list(dims)}")
+    if wrong := [own for own in (dims, *(choice.dims or () for choice in chosen)) if SAMPLE in own]:
+        raise ValueError(f"{file.filename}: dims: a group holds one trajectory; leave {SAMPLE} out of {list(wrong[0])}")
     names, groups = _groups(file)
     first = _contents(file, groups[0], chosen, dims, coordinates)
     shapes = {source.path: source.shape for sources in first.sources for source in sources}
@@ -95,11 +134,21 @@ def read_groups(
                     f"{file.filename}: {name}/{path}: expected the shape {shape} of group {names[0]}, found {found}; "
                     "trajectories of another length or grid need a data set of their own"
                 )
-        rows.append([_parameter(parameter, group, file) for parameter in parameters])
-    for parameter, values in zip(parameters, zip(*rows, strict=True), strict=True):
-        if wrong := [name for name, value in zip(names, values, strict=True) if value.size != 1]:
-            raise ValueError(f"{file.filename}: {wrong[0]}: parameter {parameter!r}: expected one number")
-    columns = np.array([[float(value.reshape(())) for value in row] for row in rows]).reshape(len(rows), -1).T
+        if first.times is not None:
+            times = _coordinate(file, group, first.time_path, first.num_steps)
+            if not _agree(times[None], first.times)[0]:
+                raise ValueError(
+                    f"{file.filename}: {name}/{first.time_path}: expected the times {first.times} of group {names[0]}, "
+                    f"found {times}; such trajectories need a data set of their own"
+                )
+        values = [_parameter(parameter, group, file) for parameter in parameters]
+        for parameter, value in zip(parameters, values, strict=True):
+            if value.size != 1:
+                raise ValueError(
+                    f"{file.filename}: {name}: parameter {parameter!r}: expected one number, found shape {value.shape}"
+                )
+        rows.append([float(value.reshape(())) for value in values])
+    columns = np.array(rows).reshape(len(rows), len(parameters)).T
     sources = tuple(
         tuple(source._replace(dims=(SAMPLE, *source.dims), shape=(0, *source.shape)) for source in sources)
         for sources in first.sources
@@ -114,7 +163,8 @@ def _with(contents: Contents, **changes: Any) -> Contents:
 
 
 def _groups(file: h5py.File) -> tuple[list[str], list[h5py.Group]]:
-    groups = {name: node for name, node in file.items() if isinstance(node, h5py.Group)}
+    # By name, also where the file keeps the order in which they were written.
+    groups = {name: node for name, node in sorted(file.items()) if isinstance(node, h5py.Group)}
     if not groups:
         raise ValueError(
             f"{file.filename}: expected a group for each trajectory, found {', '.join(file) or 'nothing'}; "
@@ -126,20 +176,18 @@ def _groups(file: h5py.File) -> tuple[list[str], list[h5py.Group]]:
 def _contents(
     file: h5py.File, place: h5py.Group, chosen: Sequence[Choice], dims: tuple[str, ...], coordinates: Mapping[str, str]
 ) -> Contents:
-    roles = (SAMPLE, TIME, CHANNEL)
     where = file.filename
-    axes = [dim for dim in dims if dim not in roles]
-    if len(set(dims)) != len(dims) or not 1 <= len(axes) <= 3:
-        raise ValueError(f"{where}: dims: expected different names with 1 to 3 spatial axes among them, found {dims}")
-    if unknown := set(coordinates) - {TIME, *axes}:
-        raise ValueError(f"{where}: coordinates: expected {TIME} and {', '.join(axes)}, found {', '.join(unknown)}")
+    axes = [dim for dim in dims if dim not in _ROLES]
     sizes: dict[str, int] = {}
     first = ""
     sources = []
     for choice in chosen:
         own = choice.dims or dims
-        if len(set(own)) != len(own) or not set(own) <= {*roles, *axes}:
-            raise ValueError(f"{where}: field {choice.name!r}: dims: expected some of {', '.join(dims)}, found {own}")
+        if len(set(own)) != len(own) or not set(own) <= {*_ROLES, *axes}:
+            raise ValueError(
+                f"{where}: field {choice.name!r}: dims: expected some of {', '.join(dims)}, each once, found "
+                f"{', '.join(own)}"
+            )
         parts = []
         for part in choice.parts:
             data = _array(file, place, part)
@@ -160,7 +208,9 @@ def _contents(
             parts.append(source_of(part, own, data.shape, choice, where))
         sources.append(tuple(parts))
     if TIME not in sizes or not set(axes) <= set(sizes):
-        raise ValueError(f"{where}: expected a field along {TIME} and {', '.join(axes)}, found {', '.join(sizes)}")
+        raise ValueError(
+            f"{where}: dims: expected a field along {TIME} and {', '.join(axes)}, found {', '.join(sizes)}"
+        )
     grid = {
         axis: _coordinate(file, place, coordinates[axis], sizes[axis])
         if axis in coordinates
@@ -201,7 +251,7 @@ def _listed(place: h5py.Group) -> Iterator[str]:
         if number == 12:
             yield f"and {len(place) - number} more"
             return
-        yield f"{name} {node.shape}" if isinstance(node, h5py.Dataset) else f"{name}/"
+        yield f"{name} {node.shape} of {node.dtype}" if isinstance(node, h5py.Dataset) else f"{name}/"
 
 
 def _coordinate(file: h5py.File, place: h5py.Group, name: str, size: int) -> Float[np.ndarray, "_"]:
@@ -216,8 +266,7 @@ def _coordinate(file: h5py.File, place: h5py.Group, name: str, size: int) -> Flo
         return data[:size]
     # A row for each trajectory: the rows must agree, for a data set has one time step and one grid.
     rows = data[()].reshape(-1, data.shape[-1])[:, :size]
-    span = np.abs(rows[0] - rows[0, 0]).max(initial=0)
-    agree = np.isclose(rows, rows[0], rtol=1e-6, atol=1e-6 * span).all(axis=1)
+    agree = _agree(rows, rows[0])
     if not agree.all():
         row = int(np.argmin(agree))
         raise ValueError(
@@ -225,6 +274,14 @@ def _coordinate(file: h5py.File, place: h5py.Group, name: str, size: int) -> Flo
             f"{rows[row]} in row {row} where row 0 has {rows[0]}; move such trajectories into a data set of their own"
         )
     return rows[0]
+
+
+def _agree(rows: Float[np.ndarray, "N _"], first: Float[np.ndarray, "_"]) -> Bool[np.ndarray, "N"]:
+    """Which rows are the first one but for rounding."""
+    first = first.astype(np.float64)
+    span = np.abs(first - first[0]).max(initial=0)
+    close = np.isclose(rows.astype(np.float64), first, rtol=1e-6, atol=1e-6 * span, equal_nan=True)
+    return close.all(axis=1)
 
 
 def _parameter(name: str, place: h5py.Group, file: h5py.File) -> Float[np.ndarray, "..."]:
@@ -242,7 +299,7 @@ def _parameter(name: str, place: h5py.Group, file: h5py.File) -> Float[np.ndarra
             if found is not None:
                 break
     try:
-        return np.asarray(found, dtype=np.float64)
+        return np.asarray("nothing" if found is None else found, dtype=np.float64)
     except (TypeError, ValueError):
         known = ", ".join([*place.attrs, *file.attrs]) or "none"
         raise ValueError(

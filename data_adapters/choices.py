@@ -9,7 +9,7 @@ from morph.layout import Field
 if TYPE_CHECKING:
     from data_adapters.contents import Source
 
-__all__ = ["Choice", "choices", "field_of"]
+__all__ = ["Choice", "check_texts", "choices", "field_of"]
 
 _KEYS = {"name", "from", "unit", "channels", "dims"}
 _CARTESIAN = ("x", "y", "z")
@@ -20,7 +20,7 @@ class Choice(NamedTuple):
 
     parts: names of the arrays that it is made of.
     grouped: they were given as a list, so each is one component.
-    channels: which entries of the channel axis, None for all.
+    channels: which entries of the channel axis (of a tensor, row by row), None for all.
     dims: meaning of the array's axes where it is not that of the other arrays.
     """
 
@@ -30,6 +30,17 @@ class Choice(NamedTuple):
     unit: str | None = None
     channels: tuple[int, ...] | None = None
     dims: tuple[str, ...] | None = None
+
+
+def check_texts(where: str, **options: Any) -> None:
+    """Refuse options that are no text.
+
+    Raises:
+        ValueError: One is neither a text nor None.
+    """
+    for option, value in options.items():
+        if not isinstance(value, str | None) or value == "":
+            raise ValueError(f"{where}: {option}: expected a text, found {value!r}")
 
 
 def choices(fields: Sequence[str | Mapping[str, Any]], where: str) -> list[Choice]:
@@ -67,6 +78,8 @@ def _choice(entry: str | Mapping[str, Any], where: str) -> Choice:
                 f"{where}: expected `channels` to be a list of different numbers, with one array in `from`, "
                 f"found {entry!r}"
             )
+    if not isinstance(entry.get("unit"), str | None):
+        raise ValueError(f"{where}: expected `unit` to be a text, found {entry!r}")
     if dims is not None:
         dims = _tuple(dims, str)
         if not dims:
@@ -97,8 +110,11 @@ def field_of(choice: Choice, sources: Sequence["Source"], axes: Sequence[str], w
     if choice.grouped and not set(axes) <= set(_CARTESIAN):
         # (u, v) on (latitude, longitude): which of them is along which axis, their own names say.
         return Field(choice.name, tuple(f"{choice.name}_{part}" for part in choice.parts), unit)
-    counts = (len(sources),) if choice.grouped else sources[0].components
+    stored = sources[0].stored_components
+    counts = (len(sources),) if choice.grouped else stored if len(stored) > 1 else sources[0].components
     labels = ["".join(indices) for indices in product(*(_labels(count, axes) for count in counts))]
+    if len(stored) > 1 and choice.channels is not None:
+        labels = [labels[channel] for channel in choice.channels] if len(choice.channels) > 1 else [""]
     names = tuple(f"{choice.name}_{label}" if label else choice.name for label in labels)
     return Field(choice.name, names, unit)
 

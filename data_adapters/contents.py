@@ -39,6 +39,11 @@ class Source(NamedTuple):
         """() of a scalar, (C,) of a vector, (C, C) of a tensor."""
         if self.channels is not None:
             return (len(self.channels),) if len(self.channels) > 1 else ()
+        return self.stored_components
+
+    @property
+    def stored_components(self) -> tuple[int, ...]:
+        """As `components`, of the whole array."""
         return tuple(size for dim, size in zip(self.dims, self.shape, strict=True) if dim == CHANNEL)
 
     @property
@@ -89,7 +94,7 @@ class Contents:
 def source_of(
     path: str, dims: Sequence[str], shape: Sequence[int], choice: Choice, file: str, unit: str | None = None
 ) -> Source:
-    """The source of a field with only those channels that the choice names.
+    """The source of a field with only those channels that the choice names; a tensor's are counted row by row.
 
     Raises:
         ValueError: The array has no channels, or not so many.
@@ -97,8 +102,11 @@ def source_of(
     sizes = tuple(0 if dim == SAMPLE else size for dim, size in zip(dims, shape, strict=True))
     if choice.channels is not None:
         if CHANNEL not in dims:
-            raise ValueError(f"{file}: {path}: field {choice.name!r} names `channels`, and the array has none: {dims}")
-        count = shape[list(dims).index(CHANNEL)]
+            raise ValueError(
+                f"{file}: {path}: field {choice.name!r} names `channels`, and the array has none: its axes are "
+                f"{', '.join(dims)}"
+            )
+        count = prod(size for dim, size in zip(dims, shape, strict=True) if dim == CHANNEL)
         if not all(0 <= channel < count for channel in choice.channels):
             raise ValueError(
                 f"{file}: {path}: field {choice.name!r}: expected channels of 0 to {count - 1}, "
@@ -138,7 +146,7 @@ def uniform_step(times: Float[np.ndarray, "T"], where: str) -> float:
     # Late in a long run, a time that was rounded to float32 is off by more than a thousandth of a small step.
     rounding = 2 * np.finfo(times.dtype).eps * np.abs(times).max() if times.dtype.kind == "f" else 0.0
     steps = np.diff(times.astype(np.float64))
-    dt = float(np.median(steps))
+    dt = float(np.sort(steps)[(len(steps) - 1) // 2])
     if dt <= 0:
         raise ValueError(f"{where}: expected times that increase, found steps of {dt:g}")
     wrong = np.abs(steps - dt) > 1e-3 * dt + rounding

@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,13 +28,20 @@ def find_files(files: str | os.PathLike[str] | Sequence[str], order: str = "nume
     """
     if order not in _ORDERS:
         raise ValueError(f"order: expected {' or '.join(_ORDERS)}, found {order!r}")
-    named = [os.fspath(files)] if isinstance(files, str | os.PathLike) else [os.fspath(file) for file in files]
+    listed = [files] if isinstance(files, str | os.PathLike) else files
+    if not isinstance(listed, Sequence) or not all(
+        isinstance(file, str | os.PathLike) and str(file) for file in listed
+    ):
+        raise ValueError(f"files: expected a path, a pattern, a URL, or a list of them, found {files!r}")
+    named = [os.fspath(file) for file in listed]
     if not named:
         raise ValueError("files: expected one or more, found an empty list")
     found: list[str] = []
     for pattern in named:
-        if not glob.has_magic(pattern) or Path(pattern).exists():
-            if not is_remote(pattern) and not Path(pattern).exists():
+        # The question mark of a URL starts its query.
+        magic = re.search(r"[*[]", pattern) is not None if is_remote(pattern) else glob.has_magic(pattern)
+        if not magic or os.path.exists(pattern):
+            if not is_remote(pattern) and not os.path.lexists(pattern):
                 raise FileNotFoundError(f"{pattern}: {_absent(pattern)}")
             found.append(pattern)
             continue
@@ -41,26 +49,33 @@ def find_files(files: str | os.PathLike[str] | Sequence[str], order: str = "nume
         if not matched:
             raise FileNotFoundError(f"{pattern}: no file matches; {_absent(pattern)}")
         found += sorted(matched, key=_numeric if order == "numeric" else str)
-    if twice := {file for file in found if found.count(file) > 1}:
+    # Under two names, its trajectories would be in two splits.
+    real = Counter(file if is_remote(file) else os.path.realpath(file) for file in found)
+    if twice := [file for file, count in real.items() if count > 1]:
         raise ValueError(f"files: {', '.join(sorted(twice))} is named twice")
     return found
 
 
-def _numeric(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+def _numeric(name: str) -> tuple[list[tuple[int, str]], str]:
+    """a_2 before a_10; the name itself decides between a_2 and a_02."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)], name
 
 
 def _absent(pattern: str) -> str:
     if is_remote(pattern):
         return "correct the URL"
-    folder = Path(pattern).parent
-    while not folder.exists():
+    parent = str(Path(pattern).parent)
+    folder = Path(parent)
+    while not os.path.isdir(folder):
         if folder.parent == folder:
             break
         folder = folder.parent
-    if folder != Path(pattern).parent:
-        return f"the folder {Path(pattern).parent} does not exist ({folder} does); fetch the data, or correct the path"
-    holds = sorted(os.listdir(folder))
+    try:
+        holds = sorted(os.listdir(folder))
+    except OSError as error:
+        return f"{folder} cannot be listed ({error.strerror}); correct the path"
+    if not any(os.path.isdir(place) for place in [parent, *glob.glob(parent)]):
+        return f"the folder {parent} does not exist ({folder} does); fetch the data, or correct the path"
     shown = ", ".join(holds[:8]) + (f" and {len(holds) - 8} more" if len(holds) > 8 else "")
     return f"{folder} holds {shown or 'nothing'}; fetch the data, or correct the path"
 

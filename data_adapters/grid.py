@@ -7,16 +7,17 @@ with the user's choice of fields, axes, frames, region and split.
 import operator
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from inspect import signature as signature_of
 from itertools import accumulate
 from typing import Any, TypedDict, cast, get_args
 
 import numpy as np
 from jaxtyping import Float
 
-from data_adapters.choices import choices, field_of
+from data_adapters.choices import check_texts, choices, field_of
 from data_adapters.contents import TIME, Contents
 from data_adapters.handles import UnreadableError, signature
-from data_adapters.plan import Array, axes_in_order, part_of, plan, slice_of
+from data_adapters.plan import Array, axes_in_order, part_of, per_axis, plan, slice_of
 from data_adapters.splits import Part, check_split, divide, full_rule
 from data_adapters.statistics import read_statistics
 from data_adapters.store import Selection, Store, agreeing
@@ -84,12 +85,20 @@ class GridAdapter:
         missing: str = "refuse",
         statistics: str | None = None,
         tolerant: bool = False,
+        **unknown: Any,
     ) -> None:
         where = store.where
         check_split(split, where)
+        if unknown:
+            own = [key for key in signature_of(type(self)).parameters if key not in ("store", "split", "options")]
+            raise ValueError(
+                f"{where}: expected options of {', '.join([*own, *Options.__annotations__])}, "
+                f"found {', '.join(map(repr, unknown))}"
+            )
+        check_texts(where, name=name, statistics=statistics)
         if missing not in MISSING:
             raise ValueError(f"{where}: missing: expected {', '.join(MISSING)}, found {missing!r}")
-        if dt is not None and not (isinstance(dt, int | float) and dt > 0):
+        if dt is not None and not (type(dt) in (int, float) and 0 < dt < float("inf")):
             raise ValueError(f"{where}: dt: expected a positive number, found {dt!r}")
         self._store = store
         self._missing = "mask" if tolerant else missing
@@ -102,10 +111,9 @@ class GridAdapter:
         self._sources = first.sources
 
         self._axes = axes_in_order(first.axes, axes, where)
-        self._space = {axis: part_of((space or {}).get(axis), first.sizes[axis], f"{where}: space.{axis}")
+        space = per_axis(space, self._axes, f"{where}: space")
+        self._space = {axis: part_of(space.get(axis), first.sizes[axis], f"{where}: space.{axis}")
                        for axis in self._axes}  # fmt: skip
-        if unknown := set(space or {}) - set(self._axes):
-            raise ValueError(f"{where}: space: expected the axes {', '.join(self._axes)}, found {', '.join(unknown)}")
         moving = {source.path: source for sources in first.sources for source in sources if TIME in source.dims}
         chunks = [(store.chunks(store.files[0], path), source.dims) for path, source in moving.items()]
         self._run_length = max((chunk[dims.index(TIME)] for chunk, dims in chunks if chunk), default=1)
@@ -160,24 +168,20 @@ class GridAdapter:
     def _boundary(
         self, contents: Contents, stated: str | Mapping[str, str] | None
     ) -> tuple[Boundary, Boundary, Boundary]:
-        """On D, H and W.  A part of a periodic axis is not periodic."""
+        """On D, H and W.  A part of a periodic axis is not periodic, and one that was cut off its walls has none."""
         if isinstance(stated, str):
             stated = dict.fromkeys(self._axes, stated)
-        stated = stated or {}
+        stated = per_axis(stated, self._axes, f"{self._store.where}: boundary")
+        if wrong := [kind for kind in stated.values() if kind not in list(get_args(Boundary))]:
+            raise ValueError(
+                f"{self._store.where}: boundary: expected {', '.join(get_args(Boundary))}, found {wrong[0]!r}"
+            )
         kinds = []
         for axis, piece in self._space.items():
-            kind = stated.get(axis, contents.boundary.get(axis, "open"))
-            if kind == "periodic" and len(piece) * piece.step != contents.sizes[axis]:
-                kind = "open"
-            kinds.append(kind)
-        if unknown := set(stated) - set(self._axes):
-            raise ValueError(
-                f"{self._store.where}: boundary: expected the axes {', '.join(self._axes)}, found {', '.join(unknown)}"
-            )
-        if wrong := set(kinds) - set(get_args(Boundary)):
-            raise ValueError(
-                f"{self._store.where}: boundary: expected {', '.join(get_args(Boundary))}, found {wrong.pop()!r}"
-            )
+            kind, size = stated.get(axis, contents.boundary.get(axis, "open")), contents.sizes[axis]
+            # A wall is where the last point is, or less than a step beyond it.
+            whole = {"periodic": len(piece) * piece.step == size, "wall": piece[0] < piece.step > size - 1 - piece[-1]}
+            kinds.append(kind if whole.get(kind, True) else "open")
         return cast(tuple[Boundary, Boundary, Boundary], ("open",) * (3 - len(kinds)) + tuple(kinds))
 
     @property
@@ -275,7 +279,13 @@ class GridAdapter:
                 finite &= self._read_array(frames, file, row, piece, array)
             except (FileNotFoundError, UnreadableError):
                 raise
-            except (OSError, KeyError, TypeError, ValueError, FloatingPointError, RuntimeError) as error:
+            except FloatingPointError as error:
+                raise ValueError(
+                    f"{file}: {array.path}: expected numbers that float32 can hold, found a number beyond 3.4e38 in "
+                    f"frames {piece.start} to {piece.stop} of its trajectory {row}; store it in another unit"
+                ) from error
+            except Exception as error:
+                # What h5py and the decoders of compressed chunks raise on a damaged file is nowhere written down.
                 raise ValueError(
                     f"{file}: {array.path}: expected frames {piece.start} to {piece.stop} of its trajectory {row}, "
                     f"found: {error}; the file is damaged or has changed, fetch or generate it again"

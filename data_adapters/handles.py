@@ -16,7 +16,7 @@ import h5py
 
 from data_adapters.remote import is_remote, open_remote
 
-__all__ = ["HANDLES", "FileHandles", "UnreadableError", "signature"]
+__all__ = ["HANDLES", "FileHandles", "Signature", "UnreadableError", "signature"]
 
 
 class UnreadableError(ValueError):
@@ -112,7 +112,8 @@ def _open_hdf5(location: str) -> h5py.File:
         raise FileNotFoundError(f"{location}: the file, or what it links to, does not exist") from error
     except OSError as error:
         raise UnreadableError(
-            f"{location}: expected a readable HDF5 file, found: {error}; fetch or generate it again, or remove it"
+            f"{location}: expected a readable HDF5 file, found: {' '.join(str(error).split())}; fetch or generate it "
+            "again, or remove it"
         ) from error
 
 

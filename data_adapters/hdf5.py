@@ -9,12 +9,12 @@ from typing import Unpack
 import h5py
 import numpy as np
 
-from data_adapters.array_layout import array_names, read_arrays, read_groups
-from data_adapters.choices import Choice
+from data_adapters.array_layout import array_names, layout_of, read_arrays, read_groups
+from data_adapters.choices import Choice, check_texts
 from data_adapters.contents import Contents
 from data_adapters.files import find_files, local_name, neighbour
 from data_adapters.grid import GridAdapter, Options, Selection
-from data_adapters.handles import HANDLES
+from data_adapters.handles import HANDLES, UnreadableError
 from data_adapters.raw import RawArray, raw_array
 from data_adapters.remote import is_remote, kept, list_folder
 from data_adapters.splits import check_split
@@ -75,7 +75,7 @@ class ArrayAdapter(GridAdapter):
 
     def __init__(
         self,
-        files: str | Sequence[str],
+        files: str | os.PathLike[str] | Sequence[str],
         split: str = "train",
         *,
         dims: Sequence[str],
@@ -85,7 +85,7 @@ class ArrayAdapter(GridAdapter):
         cache: str | None = None,
         **options: Unpack[Options],
     ) -> None:
-        store = _ArrayStore(files, dims, coordinates or {}, parameters, order, cache, grouped=False)
+        store = _ArrayStore(files, dims, coordinates, parameters, order, cache, grouped=False)
         super().__init__(store, split, **options)
 
 
@@ -101,7 +101,7 @@ class GroupAdapter(GridAdapter):
 
     def __init__(
         self,
-        files: str | Sequence[str],
+        files: str | os.PathLike[str] | Sequence[str],
         split: str = "train",
         *,
         dims: Sequence[str],
@@ -111,7 +111,7 @@ class GroupAdapter(GridAdapter):
         cache: str | None = None,
         **options: Unpack[Options],
     ) -> None:
-        store = _ArrayStore(files, dims, coordinates or {}, parameters, order, cache, grouped=True)
+        store = _ArrayStore(files, dims, coordinates, parameters, order, cache, grouped=True)
         super().__init__(store, split, **options)
 
 
@@ -155,14 +155,19 @@ class _Store:
         """The file as it is on disk now, closed afterwards, so that hundreds of files are opened one at a time."""
         local = self._local(file)
         HANDLES.close([local])
+        name = "unknown"
         try:
             with HANDLES.lend(local) as opened:
+                name = opened.filename  # of a remote file, the text of a file object
                 yield opened
-        except FileNotFoundError:
+        except (FileNotFoundError, UnreadableError):
             raise
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
+            if type(error) is ValueError and str(error).startswith(name):
+                raise ValueError(file + str(error).removeprefix(name)) from None  # it can be read, and holds the wrong
+            # Of a damaged file, h5py and HDF5 raise what they please.
             raise ValueError(
-                f"{file}: its metadata cannot be read: {error}; fetch or generate the file again"
+                f"{file}: its metadata cannot be read: {type(error).__name__}: {error}; fetch or generate it again"
             ) from error
         finally:
             HANDLES.close([local])
@@ -177,6 +182,7 @@ class _WellStore(_Store):
         self.where = path
         self.name = Path(path).name
         check_split(split, path)
+        check_texts(path, cache=cache)
         self.files = _split_files(path, split)
         self.statistics_file = _join(path, "stats.yaml")
 
@@ -201,21 +207,22 @@ class _ArrayStore(_Store):
 
     def __init__(
         self,
-        files: str | Sequence[str],
+        files: str | os.PathLike[str] | Sequence[str],
         dims: Sequence[str],
-        coordinates: Mapping[str, str],
+        coordinates: Mapping[str, str] | None,
         parameters: Sequence[str],
         order: str,
         cache: str | None,
         grouped: bool,
     ) -> None:
         super().__init__()
-        self.where = files if isinstance(files, str) else ", ".join(files)
         self.cache = cache
         self.files = find_files(files, order)
+        self.where = self.files[0] if len(self.files) == 1 else f"{self.files[0]} to {self.files[-1]}"
         self.name = local_name(self.files[0])
         self.statistics_file = neighbour(self.files[0], f"{self.name}.stats.yaml")
-        self._layout = (tuple(dims), dict(coordinates), tuple(parameters))
+        check_texts(self.where, cache=cache)
+        self._layout = layout_of(dims, coordinates, parameters, self.where)
         self._grouped = grouped
         self._names: dict[str, list[str]] = {}
 

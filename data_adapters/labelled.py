@@ -1,8 +1,10 @@
 """Reader of whatever xarray opens: NetCDF 3 and 4, Zarr, GRIB where its engine is installed; local, or behind a URL."""
 
 import os
+import warnings
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, Unpack
@@ -11,11 +13,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from data_adapters.choices import Choice
-from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, source_of
+from data_adapters.choices import Choice, check_texts
+from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, source_of
 from data_adapters.files import find_files, local_name, neighbour
 from data_adapters.grid import GridAdapter, Options, Selection
-from data_adapters.handles import FileHandles, UnreadableError
+from data_adapters.handles import FileHandles, Signature, UnreadableError, signature
 from data_adapters.remote import is_remote, kept, open_remote
 
 __all__ = ["DATASETS", "Opening", "XarrayAdapter"]
@@ -73,7 +75,12 @@ class XarrayAdapter(GridAdapter):
     ) -> None:
         if join not in _JOINS:
             raise ValueError(f"{files}: join: expected {' or '.join(_JOINS)}, found {join!r}")
-        roles = {time: TIME, **({sample: SAMPLE} if sample else {}), **({channel: CHANNEL} if channel else {})}
+        named = {TIME: time, SAMPLE: sample, CHANNEL: channel}
+        check_texts(f"{files}", **named, engine=engine, group=group, cache=cache)
+        given = [name for name in named.values() if name is not None]
+        if len(set(given)) != len(given) or time is None:
+            raise ValueError(f"{files}: time, sample, channel: expected names of different dimensions, found {named}")
+        roles = {name: role for role, name in named.items() if name is not None}
         locations = find_files(files, order)
         if cache:
             locations = [str(kept(file, cache)) if is_remote(file) else file for file in locations]
@@ -94,10 +101,11 @@ class _LabelledStore:
         self.files: Sequence[str] = [self.where] if self.joined else locations
         self._openings = {self.where: list(openings)} if self.joined else {o.location: [o] for o in openings}
         self._ends: list[int] = []  # of the pieces of a joined record, in frames
+        self._signatures: dict[Opening, Signature | None] = {}
 
     def choices(self) -> list[Choice]:
         opening = self._openings[self.files[0]][0]
-        with DATASETS.lend(opening) as found:
+        with self._fresh(opening) as found:
             numeric = {str(name): self._dims(v) for name, v in found.data_vars.items() if v.dtype.kind in "fiub"}
         moving = {name: dims for name, dims in numeric.items() if TIME in dims}
         most = max((len(set(dims) - {SAMPLE, TIME, CHANNEL}) for dims in moving.values()), default=0)
@@ -107,24 +115,31 @@ class _LabelledStore:
                 f"{opening.location}: expected a variable along {self._name(TIME)!r} and space, "
                 f"found {_listed(found)}; name its dimensions with `time`, `sample` and `channel`"
             )
-        return [Choice(name, (name,)) for name in names]
+        # The variables of a Zarr store are folders, which come in another order each time.
+        return [Choice(name, (name,)) for name in (sorted(names) if _is_zarr(opening) else names)]
 
     def contents(self, file: str, chosen: Sequence[Choice]) -> Contents:
         pieces = []
         for opening in self._openings[file]:
-            DATASETS.close([opening])
-            with DATASETS.lend(opening) as found:
+            self._signatures[opening] = signature(opening.location)
+            with self._fresh(opening) as found:
                 pieces.append(self._contents(found, opening.location, chosen))
-            DATASETS.close([opening])
         if not self.joined:
             return pieces[0]
         first = pieces[0]
         for opening, piece in zip(self._openings[file], pieces, strict=True):
             if piece.sizes != first.sizes or piece.num_trajectories != first.num_trajectories:
                 raise ValueError(
-                    f"{opening.location}: expected the grid {dict(first.sizes)} of {self._openings[file][0].location}, "
-                    f"found {dict(piece.sizes)}; the pieces of a record must agree"
+                    f"{opening.location}: expected the grid {dict(first.sizes)} and {first.num_trajectories} "
+                    f"trajectories of {self._openings[file][0].location}, found {dict(piece.sizes)} and "
+                    f"{piece.num_trajectories}; the pieces of a record must agree"
                 )
+            for expected, got in zip(first.sources, piece.sources, strict=True):
+                if [_form(source) for source in expected] != [_form(source) for source in got]:
+                    raise ValueError(
+                        f"{opening.location}: expected a field {expected} as in {self._openings[file][0].location}, "
+                        f"found {got}; the pieces of a record must agree"
+                    )
         self._ends = list(accumulate(piece.num_steps for piece in pieces))
         known = [piece.times for piece in pieces if piece.times is not None]
         times = np.concatenate(known) if len(known) == len(pieces) else None
@@ -162,12 +177,41 @@ class _LabelledStore:
         DATASETS.close(opening for openings in self._openings.values() for opening in openings)
 
     def _values(self, opening: Opening, path: str, selection: Selection) -> np.ndarray:
+        if self.joined and signature(opening.location) != self._signatures[opening]:
+            raise UnreadableError(f"{opening.location}: it has changed since it was opened; start again")
         with DATASETS.lend(opening) as found:
             try:
                 return found.variables[path][selection].to_numpy()
             except Exception as error:
                 # The decoders behind xarray raise what they please; whatever it is, the values cannot be had.
                 raise OSError(f"{type(error).__name__}: {error}") from error
+
+    @contextmanager
+    def _fresh(self, opening: Opening) -> Iterator[xr.Dataset]:
+        """The file as it is on disk now, closed afterwards; no dimension of it has the name of a role by chance."""
+        location = opening.location
+        DATASETS.close([opening])
+        try:
+            with DATASETS.lend(opening) as found:
+                for role in (TIME, SAMPLE, CHANNEL):
+                    if role in found.dims and role not in self._roles:
+                        raise ValueError(
+                            f"{location}: expected {role}: {role} among the options, for it has a dimension {role!r}, "
+                            f"found {', '.join(f'{key}: {name}' for name, key in self._roles.items())}"
+                        )
+                yield found
+        except (FileNotFoundError, UnreadableError):
+            raise
+        except Exception as error:
+            if type(error) is ValueError and str(error).startswith(location):
+                raise
+            # The decoders behind xarray raise what they please on a damaged file.
+            raise ValueError(
+                f"{location}: its metadata cannot be read: {type(error).__name__}: {error}; fetch or generate the file "
+                "again"
+            ) from error
+        finally:
+            DATASETS.close([opening])
 
     def _dims(self, variable: xr.DataArray | xr.Variable) -> tuple[str, ...]:
         return tuple(self._roles.get(str(dim), str(dim)) for dim in variable.dims)
@@ -220,6 +264,11 @@ class _LabelledStore:
         )
 
 
+def _form(source: Source) -> tuple[object, ...]:
+    """What must be the same in all pieces of a record."""
+    return source.dims, [size for dim, size in zip(source.dims, source.shape, strict=True) if dim != TIME], source.unit
+
+
 def _coordinate(found: xr.Dataset, axis: str) -> Float[np.ndarray, "_"]:
     values = _numbers(found, axis)
     return np.arange(found.sizes[axis], dtype=np.float64) if values is None else values.astype(np.float64)
@@ -228,7 +277,7 @@ def _coordinate(found: xr.Dataset, axis: str) -> Float[np.ndarray, "_"]:
 def _numbers(found: xr.Dataset, name: str) -> Float[np.ndarray, "_"] | None:
     """Coordinate of a dimension; dates that an engine has decoded become hours since the first."""
     variable = found.variables.get(name)
-    if variable is None or variable.ndim != 1:
+    if variable is None or variable.dims != (name,):
         return None
     values = variable.to_numpy()
     if values.dtype.kind in "mM":
@@ -239,7 +288,7 @@ def _numbers(found: xr.Dataset, name: str) -> Float[np.ndarray, "_"] | None:
 def _parameters(found: xr.Dataset, sample: str) -> dict[str, Float[np.ndarray, "N"]]:
     return {
         str(name): variable.to_numpy().astype(np.float64)
-        for name, variable in found.variables.items()
+        for name, variable in sorted(found.variables.items(), key=lambda item: str(item[0]))
         if variable.dims == (sample,) and name != sample and variable.dtype.kind in "fiub"
     }
 
@@ -249,21 +298,28 @@ def _listed(found: xr.Dataset) -> str:
     return ", ".join(shown[:12]) or "no variable at all"
 
 
+def _is_zarr(opening: Opening) -> bool:
+    return opening.engine == "zarr" or opening.location.rstrip("/").endswith(".zarr")
+
+
 def _open(opening: Opening) -> xr.Dataset:
     location, engine, group = opening
-    is_zarr = engine == "zarr" or location.rstrip("/").endswith(".zarr")
+    is_zarr = _is_zarr(opening)
     if not is_remote(location) and not Path(location).exists():
         raise FileNotFoundError(f"{location}: the file, or what it links to, does not exist")
     try:
         source = open_remote(location) if is_remote(location) and not is_zarr else location
-        return xr.open_dataset(
-            source,
-            engine="zarr" if is_zarr and engine is None else engine,
-            group=group,
-            chunks=None,
-            cache=False,
-            decode_times=False,
-        )
+        with warnings.catch_warnings():
+            # A Zarr store whose metadata lies in many files is slower to open; that is its writer's affair.
+            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
+            return xr.open_dataset(
+                source,
+                engine="zarr" if is_zarr and engine is None else engine,
+                group=group,
+                chunks=None,
+                cache=False,
+                decode_times=False,
+            )
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{location}: {error}") from error
     except Exception as error:

@@ -1,14 +1,14 @@
 """Which part of the files is used, and how what is read becomes fields: each array is read once for a window."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from data_adapters.contents import CHANNEL, SAMPLE, TIME, Source
 
-__all__ = ["Array", "axes_in_order", "part_of", "plan", "slice_of"]
+__all__ = ["Array", "axes_in_order", "part_of", "per_axis", "plan", "slice_of"]
 
 
 class Array(NamedTuple):
@@ -65,12 +65,12 @@ def plan(sources: Sequence[Sequence[Source]], axes: Sequence[str], space: Mappin
         axes: Spatial axes in the order that the user wants.
         space: Which part of each is used.
     """
-    wanted: dict[str, list[tuple[Source, int, slice]]] = {}
+    wanted: dict[tuple[str, tuple[str, ...]], list[tuple[Source, int, slice]]] = {}
     for field, parts in enumerate(sources):
         component = 0
         for source in parts:
             taken = slice(component, component + source.num_components)
-            wanted.setdefault(source.path, []).append((source, field, taken))
+            wanted.setdefault((source.path, source.dims), []).append((source, field, taken))
             component = taken.stop
     return [_array(users, axes, space) for users in wanted.values()]
 
@@ -78,7 +78,8 @@ def plan(sources: Sequence[Sequence[Source]], axes: Sequence[str], space: Mappin
 def _array(users: Sequence[tuple[Source, int, slice]], axes: Sequence[str], space: Mapping[str, range]) -> Array:
     source = users[0][0]
     named = [channel for user, *_ in users for channel in user.channels or ()]
-    partly = all(user.channels is not None for user, *_ in users)
+    # Of a tensor, channels are counted row by row over both of its component axes: all of it is read.
+    partly = all(user.channels is not None for user, *_ in users) and source.dims.count(CHANNEL) == 1
     channels = slice(min(named), max(named) + 1) if partly else slice(None)
     targets = tuple(
         (
@@ -121,9 +122,21 @@ def axes_in_order(found: tuple[str, ...], wanted: Sequence[str] | None, where: s
     """
     if wanted is None:
         return found
-    if isinstance(wanted, str) or sorted(wanted) != sorted(found):
+    if isinstance(wanted, str) or not isinstance(wanted, Sequence) or sorted(map(str, wanted)) != sorted(found):
         raise ValueError(f"{where}: axes: expected {', '.join(found)} in some order, found {wanted}")
     return tuple(wanted)
+
+
+def per_axis(option: Mapping[str, Any] | None, axes: Sequence[str], where: str) -> Mapping[str, Any]:
+    """An option that says something of some of the axes.
+
+    Raises:
+        ValueError: It is no mapping, or names another axis.
+    """
+    option = {} if option is None else option
+    if not isinstance(option, Mapping) or set(option) - set(axes):
+        raise ValueError(f"{where}: expected a mapping with some of the axes {', '.join(axes)}, found {option!r}")
+    return option
 
 
 def part_of(option: Mapping[str, int | None] | None, size: int, where: str) -> range:
@@ -137,14 +150,15 @@ def part_of(option: Mapping[str, int | None] | None, size: int, where: str) -> r
     Raises:
         ValueError: They are no whole numbers within the axis.
     """
-    option = dict(option or {})
-    unknown = set(option) - {"start", "stop", "step"}
-    values = list(option.values())
-    if unknown or not all(value is None or type(value) is int for value in values):
-        raise ValueError(f"{where}: expected whole numbers start, stop and step, found {option}")
-    step = option.get("step") or 1
-    start, stop = option.get("start") or 0, option.get("stop")
-    stop = size if stop is None else stop
+    option = {} if option is None else option
+    if (
+        not isinstance(option, Mapping)
+        or set(option) - {"start", "stop", "step"}
+        or not all(value is None or type(value) is int for value in option.values())
+    ):
+        raise ValueError(f"{where}: expected whole numbers start, stop and step, found {option!r}")
+    given = {key: value for key, value in option.items() if value is not None}
+    start, stop, step = given.get("start", 0), given.get("stop", size), given.get("step", 1)
     if step < 1 or not 0 <= start < stop <= size:
         raise ValueError(f"{where}: expected 0 <= start < stop <= {size} and a step of 1 or more, found {option}")
     piece = range(start, stop, step)

@@ -68,6 +68,8 @@ def raw_array(data: h5py.Dataset) -> RawArray | None:
         and kept.get_external_count() == 0
         and offset is not None
         and data.dtype.kind in "fiu"
+        # Numbers of 12 bits, or bfloat16, the library converts to what NumPy has.
+        and data.id.get_type().equal(h5py.h5t.py_create(data.dtype))
         and data.file.driver == "sec2"
         and data.file.userblock_size == 0
         and not data.is_virtual

@@ -50,9 +50,11 @@ def full_rule(rule: Mapping[str, Any] | None, num_trajectories: int, where: str)
     Raises:
         ValueError: A key or a value is unknown, or would be ignored.
     """
+    if not isinstance(rule, Mapping | None) or not all(isinstance(key, str) for key in rule or {}):
+        raise ValueError(f"{where}: splits: expected a mapping of by, valid, test and more, found {rule!r}")
     rule = dict(rule or {})
     by = rule.get("by", "trajectory" if num_trajectories > 1 else "time")
-    if by not in _KEYS:
+    if by not in list(_KEYS):
         raise ValueError(f"{where}: splits.by: expected trajectory or time, found {by!r}")
     if unknown := set(rule) - _KEYS[by]:
         raise ValueError(
@@ -62,9 +64,10 @@ def full_rule(rule: Mapping[str, Any] | None, num_trajectories: int, where: str)
         raise ValueError(
             f"{where}: splits: `order` takes blocks as they lie and `seed` shuffles; leave one of them out"
         )
-    order = list(rule.get("order", SPLITS))
-    if sorted(order) != sorted(SPLITS):
-        raise ValueError(f"{where}: splits.order: expected train, valid and test in some order, found {order}")
+    order = rule.get("order", SPLITS)
+    if not isinstance(order, Sequence) or sorted(map(str, order)) != sorted(SPLITS):
+        raise ValueError(f"{where}: splits.order: expected train, valid and test in some order, found {order!r}")
+    order = list(order)
     full: dict[str, Any] = {"by": by, "valid": rule.get("valid", 0.1), "test": rule.get("test", 0.1)}
     if by == "time":
         full |= {"order": order, "gap": rule.get("gap", 0.02)}
@@ -105,7 +108,8 @@ def divide(counts: Sequence[int], num_steps: int, rule: Mapping[str, Any], split
     chosen: list[int] = []
     first = 0
     for count in groups:
-        blocks = _blocks(count, rule, rule.get("order", SPLITS), where, "trajectories")
+        what = "trajectories" if len(groups) == 1 else "trajectories in one of the files (choose within=all)"
+        blocks = _blocks(count, rule, rule.get("order", SPLITS), where, what)
         order = np.arange(count) if "order" in rule else np.random.default_rng(rule["seed"]).permutation(count)
         chosen += sorted((first + order[blocks[split]]).tolist())
         first += count

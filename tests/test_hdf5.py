@@ -114,6 +114,19 @@ def test_tensor_field_is_read_row_by_row_and_only_when_named(folder: Path) -> No
     np.testing.assert_array_equal(np.moveaxis(adapter.read(2, 0, 3)[:, 0, :, 0], 1, -1), flat[2, :3])
 
 
+@pytest.mark.parametrize(
+    ("channels", "labels"), [([0, 1, 3], ["xx", "xy", "yy"]), ([2], [""]), ([3, 2, 1, 0], ["yy", "yx", "xy", "xx"])]
+)
+def test_components_of_a_tensor_are_chosen_row_by_row(folder: Path, channels: list[int], labels: list[str]) -> None:
+    flat = coded(3, 4, range(3), ("x", "y"))
+    contents = with_field(coded_file(("x", "y")), "stress", flat.reshape(*flat.shape[:-1], 2, 2), rank=2)
+    adapter = WellAdapter(write(folder, contents), fields=[{"name": "stress", "channels": channels}])
+    assert adapter.spec.fields[0].components == tuple(f"stress_{label}".rstrip("_") for label in labels)
+    np.testing.assert_array_equal(np.moveaxis(adapter.read(2, 0, 3)[:, 0, :, 0], 1, -1), flat[2, :3][..., channels])
+    with pytest.raises(ValueError, match=r"t2_fields/stress: field 'stress': expected channels of 0 to 3, found \[4\]"):
+        WellAdapter(folder, fields=[{"name": "stress", "channels": [4]}])
+
+
 @pytest.mark.parametrize("keep_axis", [False, True], ids=["axis left out", "axis of length 1"])
 @pytest.mark.parametrize("along", [(True, True), (False, True), (True, False), (False, False)])
 @pytest.mark.parametrize("time_varying", [True, False])
