@@ -124,7 +124,8 @@ def read_groups(
         raise ValueError(f"{file.filename}: dims: a group holds one trajectory; leave {SAMPLE} out of {list(wrong[0])}")
     names, groups = _groups(file)
     first = _contents(file, groups[0], chosen, dims, coordinates)
-    shapes = {source.path: source.shape for sources in first.sources for source in sources}
+    paths = {source.path for sources in first.sources for source in sources}
+    shapes = {path: _array(file, groups[0], path).shape for path in paths}
     rows = []
     for name, group in zip(names, groups, strict=True):
         for path, shape in shapes.items():

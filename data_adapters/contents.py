@@ -23,7 +23,7 @@ class Source(NamedTuple):
     path: name of the array in its file, "t1_fields/velocity".
     dims: SAMPLE, TIME, CHANNEL or the name of a spatial axis, for each axis of the array in index order; where one is
         left out, the array does not vary along it.
-    shape: of the array; the length of its SAMPLE axis may differ from file to file and is 0 here.
+    shape: of the array; its SAMPLE and TIME axes may differ from file to file and are 0 here.
     channels: which entries of the CHANNEL axis make the field, None for all.
     unit: that the file states.
     """
@@ -99,7 +99,7 @@ def source_of(
     Raises:
         ValueError: The array has no channels, or not so many.
     """
-    sizes = tuple(0 if dim == SAMPLE else size for dim, size in zip(dims, shape, strict=True))
+    sizes = tuple(0 if dim in (SAMPLE, TIME) else size for dim, size in zip(dims, shape, strict=True))
     if choice.channels is not None:
         if CHANNEL not in dims:
             raise ValueError(
@@ -115,12 +115,17 @@ def source_of(
     return Source(path, tuple(dims), sizes, choice.channels, unit)
 
 
-def differences(first: Contents, dt: float, other: Contents, other_dt: float) -> Iterator[tuple[str, Any, Any]]:
-    """(what, expected, found) for all in which a file is not like the first of its data set."""
+def differences(
+    first: Contents, dt: float, other: Contents, other_dt: float, stop: int | None = None
+) -> Iterator[tuple[str, Any, Any]]:
+    """(what, expected, found) for all in which a file is not like the first of its data set.
+
+    Frames from `stop` on are used of none, so that files may differ in how many there are.
+    """
     for what in ("dataset_name", "axes", "spatial_shape", "boundary"):
         if getattr(first, what) != getattr(other, what):
             yield what, getattr(first, what), getattr(other, what)
-    if first.num_steps != other.num_steps:
+    if first.num_steps != other.num_steps and (stop is None or min(first.num_steps, other.num_steps) < stop):
         yield "the number of frames", first.num_steps, other.num_steps
     for expected, found in zip(first.sources, other.sources, strict=True):
         if expected != found:

@@ -105,7 +105,8 @@ class GridAdapter:
         chosen = choices(fields, where) if fields is not None else store.choices()
         signatures = {file: signature(file) for file in store.files}
         self.faults: list[str] = []
-        contents, step = agreeing(store, chosen, dt, self.faults if tolerant else None)
+        stop = frames.get("stop") if isinstance(frames, Mapping) else None
+        contents, step = agreeing(store, chosen, dt, self.faults if tolerant else None, stop)
         self._signatures = [signatures[file] for file in store.files]
         first = contents[0]
         self._sources = first.sources

@@ -46,7 +46,11 @@ class Store(Protocol):
 
 
 def agreeing(
-    store: Store, chosen: Sequence[Choice], dt: float | None, faults: list[str] | None = None
+    store: Store,
+    chosen: Sequence[Choice],
+    dt: float | None,
+    faults: list[str] | None = None,
+    stop: int | None = None,
 ) -> tuple[list[Contents], float]:
     """Metadata of all files, which are alike, and the time step.
 
@@ -55,6 +59,7 @@ def agreeing(
         chosen: Fields that are read.
         dt: Time between two frames, None for what the files say.
         faults: Where given, files that cannot be used are taken out of the store, each with its reason here.
+        stop: Frames from here on are not used, so that files may differ in how many there are.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -67,10 +72,15 @@ def agreeing(
         try:
             found, found_step = _metadata(store, file, chosen, dt)
             step = step or found_step
-            for what, expected, got in differences(contents[0] if contents else found, step, found, found_step):
+            first = contents[0] if contents else found
+            for what, expected, got in differences(first, step, found, found_step, stop):
+                remedy = {
+                    "the number of frames": "use as many as all have with frames: {stop: ...}, or ",
+                    "dt": "state one `dt` for all, or ",
+                }.get(what, "")
                 raise ValueError(
                     f"{file}: {what} is not that of {usable[0]}: expected {expected}, found {got}; "
-                    "the files of a split must agree, move this one into a data set of its own"
+                    f"the files of a split must agree: {remedy}move this one into a data set of its own"
                 )
         except (ValueError, OSError) as error:
             if faults is None:

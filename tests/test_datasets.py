@@ -46,6 +46,8 @@ def test_every_data_set_has_its_files_here() -> None:
 def test_data_set(tmp_path: Path, name: str) -> None:
     written = WRITERS[name](tmp_path)
     (config,) = find_datasets(str(CONF / f"{name}.yaml"), {"data_dir": str(tmp_path), "level": "none"}).values()
+    if "frames" in config:  # of files that differ in length the first frames are used; here they are this short
+        config = {**config, "frames": {"stop": next(iter(written.fields.values())).shape[1]}}
     short = name.partition("_")[2]
     names = next(fields for start, fields in FIELDS.items() if short.startswith(start)).split()
     seen: list[int] = []
@@ -56,7 +58,7 @@ def test_data_set(tmp_path: Path, name: str) -> None:
         assert [len(entry.components) for entry in spec.fields] == [written.fields[n].shape[2] for n in names]
         assert spec.axes == tuple(written.axes)
         assert spec.boundary[3 - len(spec.axes) :] == tuple(written.boundary)
-        assert spec.dt == pytest.approx(written.dt)
+        assert spec.dt == pytest.approx(config.get("dt", written.dt))
         assert spec.parameters == tuple(written.parameters)
         assert len(adapter) == len(written.trajectories[split])
         for number, row in enumerate(written.trajectories[split]):

@@ -58,6 +58,20 @@ def test_files_of_a_split_agree(folder: Path, change: dict[str, Any], what: str,
         WellAdapter(folder)
 
 
+def test_files_may_differ_in_the_frames_that_are_not_used(folder: Path) -> None:
+    longer = replace(coded_file(("x",), range(3, 5)), times=DT * np.arange(NUM_STEPS + 2))
+    resized = {
+        name: WellField(np.resize(field.values, (2, NUM_STEPS + 2, *field.values.shape[2:])), rank=field.rank)
+        for name, field in longer.fields.items()
+    }
+    write(folder, coded_file(("x",)), replace(longer, fields=resized))
+    with pytest.raises(ValueError, match=r"the number of frames.*expected 7, found 9; .*frames: {stop: \.\.\.}"):
+        WellAdapter(folder)
+    adapter = WellAdapter(folder, frames={"stop": 5})
+    assert adapter.spec.num_steps == 5
+    np.testing.assert_array_equal(adapter.read(4, 0, 5)[:, 0, 0, 0, 0], resized["density"].values[1, :5])
+
+
 def test_files_of_a_split_have_the_same_fields(folder: Path) -> None:
     other = coded_file(("x",))
     without = replace(other, fields={name: field for name, field in other.fields.items() if name != "pressure"})
