@@ -47,7 +47,7 @@ class RawArray(NamedTuple):
         assert isinstance(window, slice), "found above"
         start, stop, step = window.indices(size)
         if step != 1 or any(
-            isinstance(part, int) or part.start or part.stop not in (None, length)
+            isinstance(part, int) or part.start or part.stop not in (None, length) or part.step not in (None, 1)
             for part, length in zip(selection[axis + 1 :], rest, strict=True)
         ):
             return None

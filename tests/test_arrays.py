@@ -213,16 +213,20 @@ DIMS = ("sample", "time", "channel", "x", "y")
 
 
 def test_indices_may_come_in_any_order(tmp_path: Path) -> None:
-    """All 120 orders: channel first, channel last, reversed as Fortran writes, ..."""
+    """All 120 orders: channel first, channel last, reversed as Fortran writes, ...; all frames, and every other one."""
     values = counted((3, 4, 2, 5, 6))
     for number, order in enumerate(permutations(DIMS)):
         stored = values.transpose([DIMS.index(dim) for dim in order])
         path = write_arrays(tmp_path / f"{number}.h5", {"data": np.asfortranarray(stored) if number % 2 else stored})
         axes = ["y", "x"] if number % 3 else ["x", "y"]
-        adapter = ArrayAdapter(path, dims=order, axes=axes, dt=1, splits={**ALL, "valid": 0, "test": 2})
+        options: dict[str, Any] = {"axes": axes, "dt": 1, "splits": {**ALL, "valid": 0, "test": 2}}
+        adapter = ArrayAdapter(path, dims=order, **options)
         assert adapter.spec.axes == tuple(axes)
         assert adapter.spec.fields[0].components == ("data_x", "data_y")
         np.testing.assert_array_equal(adapter.read(0, 1, 3)[:, 0, :, 0], in_order(stored, order, axes)[0, 1:3])
+        ends = ArrayAdapter(path, dims=order, frames={"step": 2}, space={"x": {"step": 4}}, **options)
+        expected = in_order(stored.take([0, 2], order.index("time")).take([0, 4], order.index("x")), order, axes)
+        np.testing.assert_array_equal(ends.read(0, 0, 2)[:, 0, :, 0], expected[0])
         adapter.close()
 
 
