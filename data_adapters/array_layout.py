@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float
 from data_adapters.choices import Choice
 from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, source_of
 
+_PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value")
+
 __all__ = ["Layout", "array_names", "layout_of", "read_arrays", "read_groups"]
 
 _ROLES = (SAMPLE, TIME, CHANNEL)
@@ -243,7 +245,22 @@ def _array(file: h5py.File, place: h5py.Group, name: str) -> h5py.Dataset:
             f"{file.filename}: {data.name}: expected real numbers, found {data.dtype}; store complex numbers as two "
             "fields"
         )
+    if packed := [key for key in _PACKED if key in data.attrs and not _harmless(key, data.attrs[key])]:
+        raise ValueError(
+            f"{file.filename}: {data.name}: expected the numbers themselves, found {packed[0]}="
+            f"{data.attrs[packed[0]]}, by which stored numbers mean others (NetCDF conventions); "
+            "data_adapters.labelled.XarrayAdapter reads such files"
+        )
     return data
+
+
+def _harmless(key: str, value: Any) -> bool:
+    """A scale of 1, an offset of 0, and NaN in the place of what is missing change nothing."""
+    neutral = {"scale_factor": 1.0, "add_offset": 0.0}.get(key, np.nan)
+    try:
+        return bool(np.array_equal(np.asarray(value, np.float64).reshape(-1), [neutral], equal_nan=True))
+    except (TypeError, ValueError):
+        return False
 
 
 def _listed(place: h5py.Group) -> Iterator[str]:

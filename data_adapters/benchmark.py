@@ -28,7 +28,7 @@ from morph.data.windows import Windows
 
 __all__ = ["Measured", "main", "measure"]
 
-Epoch = Callable[[], object]
+Epoch = Callable[[int], object]
 
 
 @dataclass
@@ -94,7 +94,7 @@ def measure(data: str, storage: str, folder: Path, options: Mapping[str, Any]) -
         probabilities=np.ones(1),
         seed=options["seed"],
     )
-    plan = [[windows.locate(index) for index in indices] for _, indices in sampler]
+    plan = [[windows.locate(index) for index in indices] for _, indices in sampler]  # of the first epoch
     length = options["context"] + options["target"]
     frame = 4 * int(adapter.spec.component_mask.sum()) * int(np.prod(adapter.spec.spatial_shape))
     used = frame * length * sum(map(len, plan))
@@ -107,14 +107,14 @@ def measure(data: str, storage: str, folder: Path, options: Mapping[str, Any]) -
         epochs["WellDataset", workers] = _drained(_well(folder, options, [w for batch in plan for w in batch]))
     times: dict[tuple[str, int], list[float]] = {key: [] for key in epochs}
     read: dict[tuple[str, int], int] = {}
-    for _ in range(options["repeats"] + 1):  # the first starts processes and opens files
+    for number in range(options["repeats"] + 1):  # the first starts processes and opens files
         for key, epoch in epochs.items():
             before, start = _bytes_read(), perf_counter()
-            epoch()
+            epoch(number)
             times[key].append(perf_counter() - start)
             read[key] = _bytes_read() - before
-    number = sum(map(len, plan))
-    best = {key: number / min(found[1:]) for key, found in times.items()}
+    samples = sum(map(len, plan))
+    best = {key: samples / min(found[1:]) for key, found in times.items()}
     growth = _growth(epochs["morph", workers], options["epochs"])
     return [
         Measured(
@@ -136,7 +136,7 @@ def _slices(adapter: WellAdapter, plan: list[list[tuple[int, int]]], length: int
     file = h5py.File(path)
     arrays = [array for group in ("t0_fields", "t1_fields") for array in file[group].values()]
 
-    def epoch() -> object:
+    def epoch(number: int) -> object:
         batch: object = None
         for places in plan:
             batch = [[array[i, start : start + length] for array in arrays] for i, start in places]
@@ -146,7 +146,9 @@ def _slices(adapter: WellAdapter, plan: list[list[tuple[int, int]]], length: int
 
 
 def _drained(loader: DataLoader[Any]) -> Epoch:
-    def epoch() -> object:
+    def epoch(number: int) -> object:
+        if isinstance(loader.sampler, MixtureSampler):
+            loader.sampler.set_epoch(number)
         return deque(loader, maxlen=1)  # as in training, the last batch is held while the next is made
 
     return epoch
@@ -198,10 +200,10 @@ def _resident() -> int:
 
 
 def _growth(epoch: Epoch, epochs: int) -> float:
-    epoch()
+    epoch(0)
     first = _resident()
-    for _ in range(epochs - 1):
-        epoch()
+    for number in range(1, epochs):
+        epoch(number)
     return _resident() / first - 1
 
 

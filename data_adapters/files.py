@@ -1,6 +1,7 @@
 """From what a user names - a path, a pattern, a URL, a list of them - to files in a stated order."""
 
 import glob
+import hashlib
 import os
 import re
 from collections import Counter
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from data_adapters.remote import is_remote, matching
 
-__all__ = ["find_files", "local_name", "neighbour"]
+__all__ = ["collection", "find_files", "fingerprint", "local_name"]
 
 _ORDERS = ("numeric", "lexicographic")
 
@@ -85,7 +86,25 @@ def local_name(location: str) -> str:
     return Path(location.rstrip("/").rpartition("://")[2]).stem or "data"
 
 
-def neighbour(location: str, name: str) -> str:
-    """Another file beside a file or folder."""
-    folder = location.rstrip("/").rpartition("/")[0]
-    return f"{folder}/{name}" if is_remote(location) else str(Path(location).parent / name)
+def fingerprint(files: Sequence[str]) -> str:
+    """Of the names, the order and the sizes of files: others are others, copies elsewhere are the same."""
+    sizes = [os.path.getsize(file) if os.path.isfile(file) else 0 for file in files]
+    lines = [f"{Path(file).name} {size}" for file, size in zip(files, sizes, strict=True)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def collection(files: str | os.PathLike[str] | Sequence[str], cache: str | None = None) -> tuple[str, str]:
+    """The name of what the user names, and where its statistics are: beside it, or where copies are kept.
+
+    Neither depends on which files are there: one more in a pattern is no other data set.
+    """
+    first = os.fspath(files if isinstance(files, str | os.PathLike) else files[0])
+    name, folder = local_name(first), first.rstrip("/").rpartition("/")[0]
+    if glob.has_magic(first) and (is_remote(first) or not Path(first).exists()):
+        name = re.sub(r"\[[^]]*]|[*?]", "", name).strip("_-. ")
+        while glob.has_magic(folder):
+            folder = folder.rpartition("/")[0]
+        name = name or local_name(folder)
+    if is_remote(first) and cache is None:
+        return name, f"{folder}/{name}.stats.yaml"
+    return name, str(Path(cache if cache and is_remote(first) else folder) / f"{name}.stats.yaml")

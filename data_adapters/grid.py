@@ -147,7 +147,12 @@ class GridAdapter:
             None
             if tolerant
             else read_statistics(
-                self.statistics_file, [choice.parts for choice in chosen], first.sources, self._spec, self.origin
+                self.statistics_file,
+                [choice.parts for choice in chosen],
+                first.sources,
+                self._spec,
+                lambda: self.origin,
+                self._stored.step,
             )
         )
         if self._missing == "fill" and self._statistics is None:
@@ -220,7 +225,7 @@ class GridAdapter:
             field.name: [" ".join([source.path, *map(str, source.channels or ())]) for source in sources]
             for field, sources in zip(self._spec.fields, self._sources, strict=True)
         }
-        return {"splits": self.rule, "used": used, **counted, "fields": arrays}
+        return {"splits": self.rule, "used": used, **counted, "files": self._store.fingerprint(), "fields": arrays}
 
     def __len__(self) -> int:
         """Number of trajectories of the split."""

@@ -12,11 +12,11 @@ import numpy as np
 from data_adapters.array_layout import array_names, layout_of, read_arrays, read_groups
 from data_adapters.choices import Choice, check_texts
 from data_adapters.contents import Contents
-from data_adapters.files import find_files, local_name, neighbour
+from data_adapters.files import collection, find_files, fingerprint
 from data_adapters.grid import GridAdapter, Options, Selection
 from data_adapters.handles import HANDLES, UnreadableError
 from data_adapters.raw import RawArray, raw_array
-from data_adapters.remote import is_remote, kept, list_folder
+from data_adapters.remote import is_remote, list_folder, local_copies
 from data_adapters.splits import check_split
 from data_adapters.well_layout import field_ranks, read_contents
 
@@ -119,15 +119,14 @@ class _Store:
     """What the formats in HDF5 share: reading a piece of an array."""
 
     files: Sequence[str]
-    cache: str | None
 
     def __init__(self) -> None:
         self._raw: dict[tuple[str, str], RawArray | None] = {}
 
     def read(self, file: str, path: str, selection: Selection, out: np.ndarray | None = None) -> np.ndarray:
-        with HANDLES.lend(self._local(file)) as opened:
+        with HANDLES.lend(file) as opened:
             if (file, path) not in self._raw:
-                self._raw[file, path] = raw_array(opened[path])
+                self._raw[file, path] = raw_array(opened[path], opened)
             raw = self._raw[file, path]
             values = None if raw is None else raw.read(opened, selection, out)
             if values is not None:
@@ -144,20 +143,19 @@ class _Store:
             found: tuple[int, ...] | None = opened[path].chunks
         return found
 
-    def close(self) -> None:
-        HANDLES.close(self._local(file) for file in self.files)
+    def fingerprint(self) -> str:
+        return fingerprint(self.files)
 
-    def _local(self, file: str) -> str:
-        return str(kept(file, self.cache)) if self.cache and is_remote(file) else file
+    def close(self) -> None:
+        HANDLES.close(self.files)
 
     @contextmanager
     def _fresh(self, file: str) -> Iterator[h5py.File]:
         """The file as it is on disk now, closed afterwards, so that hundreds of files are opened one at a time."""
-        local = self._local(file)
-        HANDLES.close([local])
+        HANDLES.close([file])
         name = "unknown"
         try:
-            with HANDLES.lend(local) as opened:
+            with HANDLES.lend(file) as opened:
                 name = opened.filename  # of a remote file, the text of a file object
                 yield opened
         except (FileNotFoundError, UnreadableError):
@@ -170,7 +168,7 @@ class _Store:
                 f"{file}: its metadata cannot be read: {type(error).__name__}: {error}; fetch or generate it again"
             ) from error
         finally:
-            HANDLES.close([local])
+            HANDLES.close([file])
 
 
 class _WellStore(_Store):
@@ -178,13 +176,15 @@ class _WellStore(_Store):
 
     def __init__(self, path: str, split: str, cache: str | None) -> None:
         super().__init__()
-        self.cache = cache
         self.where = path
         self.name = Path(path).name
         check_split(split, path)
         check_texts(path, cache=cache)
-        self.files = _split_files(path, split)
+        self.files = local_copies(_split_files(path, split), cache)
         self.statistics_file = _join(path, "stats.yaml")
+
+    def fingerprint(self) -> str:
+        return fingerprint(_split_files(self.where, "train"))
 
     def choices(self) -> list[Choice]:
         with self._fresh(self.files[0]) as file:
@@ -216,12 +216,10 @@ class _ArrayStore(_Store):
         grouped: bool,
     ) -> None:
         super().__init__()
-        self.cache = cache
-        self.files = find_files(files, order)
+        check_texts(str(files), cache=cache)
+        self.files = local_copies(find_files(files, order), cache)
         self.where = self.files[0] if len(self.files) == 1 else f"{self.files[0]} to {self.files[-1]}"
-        self.name = local_name(self.files[0])
-        self.statistics_file = neighbour(self.files[0], f"{self.name}.stats.yaml")
-        check_texts(self.where, cache=cache)
+        self.name, self.statistics_file = collection(files, cache)
         self._layout = layout_of(dims, coordinates, parameters, self.where)
         self._grouped = grouped
         self._names: dict[str, list[str]] = {}

@@ -15,10 +15,10 @@ from jaxtyping import Float
 
 from data_adapters.choices import Choice, check_texts
 from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, source_of
-from data_adapters.files import find_files, local_name, neighbour
+from data_adapters.files import collection, find_files, fingerprint
 from data_adapters.grid import GridAdapter, Options, Selection
 from data_adapters.handles import FileHandles, Signature, UnreadableError, signature
-from data_adapters.remote import is_remote, kept, open_remote
+from data_adapters.remote import is_remote, local_copies, open_remote
 
 __all__ = ["DATASETS", "Opening", "XarrayAdapter"]
 
@@ -81,22 +81,22 @@ class XarrayAdapter(GridAdapter):
         if len(set(given)) != len(given) or time is None:
             raise ValueError(f"{files}: time, sample, channel: expected names of different dimensions, found {named}")
         roles = {name: role for role, name in named.items() if name is not None}
-        locations = find_files(files, order)
-        if cache:
-            locations = [str(kept(file, cache)) if is_remote(file) else file for file in locations]
-        store = _LabelledStore([Opening(file, engine, group) for file in locations], roles, join)
+        locations = local_copies(find_files(files, order), cache)
+        openings = [Opening(file, engine, group) for file in locations]
+        store = _LabelledStore(openings, roles, join, *collection(files, cache))
         super().__init__(store, split, **options)
 
 
 class _LabelledStore:
     divided = False
 
-    def __init__(self, openings: Sequence[Opening], roles: Mapping[str, str], join: str) -> None:
+    def __init__(
+        self, openings: Sequence[Opening], roles: Mapping[str, str], join: str, name: str, statistics_file: str
+    ) -> None:
         self._roles = dict(roles)
         locations = [opening.location for opening in openings]
         self.where = locations[0] if len(locations) == 1 else f"{locations[0]} to {locations[-1]}"
-        self.name = local_name(locations[0])
-        self.statistics_file = neighbour(locations[0], f"{self.name}.stats.yaml")
+        self.name, self.statistics_file = name, statistics_file
         self.joined = join == "time" and len(openings) > 1
         self.files: Sequence[str] = [self.where] if self.joined else locations
         self._openings = {self.where: list(openings)} if self.joined else {o.location: [o] for o in openings}
@@ -172,6 +172,9 @@ class _LabelledStore:
             variable = found.variables[path]
             chunks = variable.encoding.get("preferred_chunks") or {}
         return tuple(chunks.get(dim, 1) for dim in variable.dims) if chunks else None
+
+    def fingerprint(self) -> str:
+        return fingerprint([opening.location for openings in self._openings.values() for opening in openings])
 
     def close(self) -> None:
         DATASETS.close(opening for openings in self._openings.values() for opening in openings)

@@ -58,8 +58,8 @@ class RawArray(NamedTuple):
         return out
 
 
-def raw_array(data: h5py.Dataset) -> RawArray | None:
-    """How to read an array past the library, None where that cannot be done."""
+def raw_array(data: h5py.Dataset, file: h5py.File) -> RawArray | None:
+    """How to read an array of a file past the library, None where that cannot be done."""
     kept = data.id.get_create_plist()
     offset = data.id.get_offset()
     usable = (
@@ -68,6 +68,8 @@ def raw_array(data: h5py.Dataset) -> RawArray | None:
         and kept.get_external_count() == 0
         and offset is not None
         and data.dtype.kind in "fiu"
+        and data.dtype.itemsize <= 8  # NumPy shows no buffer of a long double
+        and data.file.filename == file.filename  # not that of an external link
         # Numbers of 12 bits, or bfloat16, the library converts to what NumPy has.
         and data.id.get_type().equal(h5py.h5t.py_create(data.dtype))
         and data.file.driver == "sec2"

@@ -11,7 +11,7 @@ import fsspec
 from fsspec import asyn
 from fsspec.callbacks import DEFAULT_CALLBACK, TqdmCallback
 
-__all__ = ["is_remote", "kept", "list_folder", "matching", "open_remote", "read_text"]
+__all__ = ["is_remote", "kept", "list_folder", "local_copies", "matching", "open_remote", "read_text"]
 
 # What is read beyond the end of each request, which the next one often wants: the price of a request is its latency.
 READ_AHEAD = 64 * 1024
@@ -40,9 +40,14 @@ def open_remote(url: str) -> BinaryIO:
 
 
 def kept(url: str, folder: str | os.PathLike[str]) -> Path:
-    """A local copy of a remote file, fetched whole where it is not there yet; another version is another copy."""
+    """A local copy of a remote file, fetched whole where it is not there yet.
+
+    Another version, by what the server says (size, ETag, time of the last change), is another copy.
+    """
     system, path = _system(url)
-    version = hashlib.sha256(f"{url} {system.ukey(path)}".encode()).hexdigest()[:16]
+    said = system.info(path)
+    marks = [said.get(key) for key in ("size", "ETag", "etag", "Content-MD5", "LastModified", "mtime", "last_commit")]
+    version = hashlib.sha256(f"{url} {marks}".encode()).hexdigest()[:16]
     copy = Path(folder) / f"{version}_{path.rstrip('/').rpartition('/')[2]}"
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +59,11 @@ def kept(url: str, folder: str | os.PathLike[str]) -> Path:
         finally:
             partial.unlink(missing_ok=True)
     return copy
+
+
+def local_copies(files: Sequence[str], cache: str | os.PathLike[str] | None) -> list[str]:
+    """The files, with a local copy in place of each remote one where a folder for them is given."""
+    return [str(kept(file, cache)) if cache and is_remote(file) else file for file in files]
 
 
 def list_folder(url: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Scales of the training split, read from a stats.yaml of The Well or of our own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ def read_statistics(
     fields: Sequence[Sequence[str]],
     sources: Sequence[Sequence[Source]],
     spec: DatasetSpec,
-    origin: Mapping[str, Any],
+    origin: Callable[[], Mapping[str, Any]],
+    frame_step: int = 1,
 ) -> Statistics | None:
     """Scales from a stats.yaml, float32; None where there is no such file.
 
@@ -34,6 +35,7 @@ def read_statistics(
         sources: For each field, these arrays.
         spec: Of the data set.
         origin: What the statistics depend on; a file that states another is refused, one of more fields is not.
+        frame_step: Every how manyth stored frame is used.
 
     Raises:
         ValueError: The file is malformed, lacks a field, has another number of components for it, or is of other data.
@@ -42,7 +44,13 @@ def read_statistics(
     if stored is None:
         return None
     own = stored.get("of") if isinstance(stored, Mapping) else None
-    if own is not None and (differs := _difference(origin, own)):
+    if own is None and frame_step != 1:
+        raise ValueError(
+            f"{path}: expected statistics of every frame that is used, found those that came with the data, whose "
+            f"increments are from one stored frame to the next and not over frames.step={frame_step}; name another "
+            "file with the option `statistics` and let python -m data_adapters.check write it"
+        )
+    if own is not None and (differs := _difference(origin(), own)):
         raise ValueError(
             f"{path}: expected statistics of {differs[0]}, found those of {differs[1]}; compute them again with "
             "python -m data_adapters.check, or name another file with the option `statistics`"

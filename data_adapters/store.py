@@ -41,6 +41,9 @@ class Store(Protocol):
     def chunks(self, file: str, path: str) -> tuple[int, ...] | None:
         """Shape of the pieces in which an array is stored, None where it is in one piece."""
 
+    def fingerprint(self) -> str:
+        """Of the names, the order and the sizes of the files of the training split, or of all that are divided."""
+
     def close(self) -> None:
         """Close what is open in this process."""
 

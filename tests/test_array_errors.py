@@ -313,3 +313,29 @@ def test_the_folders_of_the_well_are_its_splits(tmp_path: Path) -> None:
         WellAdapter(tmp_path / "well", dims=["x"])
     with pytest.raises(ValueError, match=r"field 'density': `dims` has no effect, the file states them"):
         WellAdapter(tmp_path / "well", fields=[{"name": "density", "dims": ["x"]}])
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "refused"),
+    [
+        ("scale_factor", 0.001, True),
+        ("add_offset", 5.0, True),
+        ("_FillValue", np.float32(9.97e36), True),
+        ("missing_value", -999, True),
+        ("_FillValue", np.float32(np.nan), False),
+        ("scale_factor", 1.0, False),
+        ("add_offset", 0.0, False),
+    ],
+)
+def test_packed_numbers_are_left_to_xarray(tmp_path: Path, attribute: str, value: Any, refused: bool) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["u"] = np.zeros((4, 5, 6), np.float32)
+        file["u"].attrs[attribute] = value
+    options = {"files": str(tmp_path / "a.h5"), "dims": ["sample", "time", "x"], "dt": 1.0}
+    if not refused:
+        assert len(ArrayAdapter(**options)) == 2
+        return
+    with pytest.raises(
+        ValueError, match=rf"a\.h5: /u: expected the numbers themselves, found {attribute}=.*XarrayAdapter"
+    ):
+        ArrayAdapter(**options)

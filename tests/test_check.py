@@ -39,7 +39,7 @@ def test_statistics_are_written_then_used_then_left_alone(check: Any, tmp_path: 
     assert ArrayAdapter(**options).statistics is None
     done = check("dataset=mine.yaml")
     assert done.returncode == 0, done.stderr
-    path = tmp_path / "mine_0.stats.yaml"
+    path = tmp_path / "mine.stats.yaml"
     assert f"statistics: {path}, written\nok\n" in done.stdout
     assert "by trajectory: train the rest, valid 1, test 1, in this order, in each file" in done.stdout
     statistics = ArrayAdapter(**options).statistics
@@ -64,7 +64,7 @@ def test_only_the_training_split_counts(check: Any, tmp_path: Path) -> None:
         store(tmp_path / "mine_0.h5", u=u)
         describe(tmp_path)
         assert check("dataset=mine.yaml").returncode == 0
-        texts.append((tmp_path / "mine_0.stats.yaml").read_text())
+        texts.append((tmp_path / "mine.stats.yaml").read_text())
     assert texts[0] == texts[1]
 
 
@@ -164,8 +164,8 @@ def test_everything_that_is_wrong_is_found_in_one_run(check: Any, tmp_path: Path
     assert re.search(
         r"mine_5.h5, trajectory 4 \(train\) has the values of .*mine_5.h5, trajectory 3 \(train\)", warning
     )
-    assert not (tmp_path / "mine_0.stats.yaml").exists()
-    assert (tmp_path / "good_0.stats.yaml").exists()
+    assert not (tmp_path / "mine.stats.yaml").exists()
+    assert (tmp_path / "good.stats.yaml").exists()
 
 
 def test_folders_that_are_splits_agree(check: Any, tmp_path: Path) -> None:
@@ -248,8 +248,8 @@ def test_a_folder_that_cannot_be_written(check: Any, tmp_path: Path, monkeypatch
         patch.setattr(Path, "write_text", refuse)
         done = check("dataset=mine.yaml")
     assert done.returncode == 1
-    assert "mine_0.stats.yaml: the statistics cannot be written: Permission denied; name another place" in done.stdout
-    assert "statistics: /elsewhere/mine_0.stats.yaml" in done.stdout
+    assert "mine.stats.yaml: the statistics cannot be written: Permission denied; name another place" in done.stdout
+    assert "statistics: /elsewhere/mine.stats.yaml" in done.stdout
     elsewhere = tmp_path / "elsewhere" / "mine.stats.yaml"
     options = describe(tmp_path, statistics=str(elsewhere))
     assert check("dataset=mine.yaml").returncode == 0

@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from well_files import NUM_STEPS, coded, coded_file, coded_folder, with_field, write
+from well_files import NUM_STEPS, coded, coded_file, coded_folder, with_field, write, write_stats
 
 from data_adapters.handles import HANDLES, FileHandles
-from data_adapters.hdf5 import WellAdapter
+from data_adapters.hdf5 import ArrayAdapter, GroupAdapter, WellAdapter
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +157,36 @@ def test_no_more_files_stay_open_than_the_limit(folder: Path, monkeypatch: pytes
     # The fourth file drives out 1, which was lent longest ago, and not 0.
     assert opened == [f"part_{number}.hdf5" for number in (0, 1, 2, 3, 1, 4, 5)]
     assert FileHandles(original).limit == 64
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_an_array_of_another_file_is_read_from_there(tmp_path: Path, whole_group: bool) -> None:
+    """Past the library only what lies in the file itself: an offset in one is another place in the other."""
+    values = np.random.default_rng(0).standard_normal((4, 6, 8)).astype(np.float32)
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        for row in range(4):
+            file[f"{row}/u"] = values[row]
+        file["u"] = values
+    with h5py.File(tmp_path / "master.h5", "w") as file:
+        file["junk"] = np.ones(5000, np.float32)
+        for row in range(4):
+            file[f"{row}"] = h5py.ExternalLink("part.h5", f"/{row}")
+        file["u"] = h5py.ExternalLink("part.h5", "/u")
+    reader, dims = (GroupAdapter, ["time", "x"]) if whole_group else (ArrayAdapter, ["sample", "time", "x"])
+    options = {"fields": ["u"], "dt": 1.0, "splits": {"valid": 0, "test": 0, "order": ["train", "valid", "test"]}}
+    adapter = reader(str(tmp_path / "master.h5"), dims=dims, **options)
+    for row in range(4):
+        np.testing.assert_array_equal(adapter.read(row, 1, 5)[:, 0, 0, 0, 0], values[row, 1:5])
+    adapter.close()
+
+
+def test_statistics_that_came_with_the_data_are_not_of_every_second_frame(folder: Path) -> None:
+    write(folder, coded_file(("x",)))
+    stats = {key: {"density": 1.0} for key in ("mean", "std", "rms_delta")}
+    write_stats(folder, stats)
+    assert WellAdapter(folder, fields=["density"]).statistics is not None
+    with pytest.raises(ValueError, match=r"stats\.yaml: expected statistics of every frame.*frames\.step=2.*check"):
+        WellAdapter(folder, fields=["density"], frames={"step": 2})
+    assert (
+        WellAdapter(folder, fields=["density"], frames={"step": 2}, statistics=f"{folder}/own.yaml").statistics is None
+    )

@@ -13,6 +13,7 @@ import xarray as xr
 from well_files import coded_file, coded_folder, write
 
 from data_adapters.files import find_files
+from data_adapters.handles import HANDLES
 from data_adapters.hdf5 import ArrayAdapter, WellAdapter
 from data_adapters.labelled import DATASETS, XarrayAdapter
 from tests.file_server import Served, serve
@@ -77,6 +78,14 @@ def test_a_kept_copy_is_fetched_once_and_again_when_the_file_changes(tmp_path: P
     assert copy.name.endswith("_a.h5")
     assert copy.read_bytes() == path.read_bytes()
     assert served.sent < 1.1 * path.stat().st_size
+    HANDLES.close([str(path)])
+    with h5py.File(path, "a") as file:
+        file["u"][...] = -VALUES
+        file["more"] = np.zeros(100)
+    # What is open stays as it was; opened anew, it is the new version.
+    np.testing.assert_array_equal(adapter.read(0, 0, 3), expected)
+    np.testing.assert_array_equal(_remote(f"{served.url}/a.h5", cache=str(cache)).read(0, 0, 3), -expected)
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_a_broken_transfer_leaves_no_copy(tmp_path: Path, served: Served) -> None:

@@ -149,7 +149,7 @@ class MixtureSampler(Sampler[BatchKey]):
 
     def _stream(self, name: str, k: int) -> Iterator[int]:
         """An endless stream of window indices, shuffled pass by pass."""
-        rng = np.random.default_rng([self.seed, self.epoch, k])
+        rng = np.random.default_rng([self.seed, self.epoch, k + 1])
         windows = self.windows[name]
         of_trajectory = windows.blocks(self.block)
         open_blocks = windows.open_blocks(self.block, self.open_blocks)

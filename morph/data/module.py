@@ -180,7 +180,8 @@ class MixtureDataModule(LightningDataModule):
         return ResumableLoader(WindowBatches(windows), sampler, *workers)
 
     def _windows(self, name: str, split: str) -> Windows:
-        memory = self.memory * 2**20 // len(self.datasets)
+        # Half of it for training, half for validation, which follow each other in the same processes.
+        memory = self.memory * 2**20 // (2 * len(self.datasets))
         return Windows(open_split(self.datasets[name], split), self.context, self.target, name, memory)
 
     def _place(self) -> dict[str, int]:

@@ -145,8 +145,7 @@ class Windows:
         key = (trajectory, run.start)
         if key not in self._kept:
             self._kept[key] = self.adapter.read(trajectory, run.start, run.stop)
-            most = self.memory // (len(run) * self._frame_bytes)
-            while len(self._kept) > max(2, most):
+            while len(self._kept) > 2 and sum(frames.nbytes for frames in self._kept.values()) > self.memory:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
