@@ -93,7 +93,7 @@ def _open(name: str, dataset: Mapping[str, Any], split: str) -> GridAdapter:
             f"{dataset['_target_']}, which check cannot look into"
         )
     try:
-        adapter = open_split(dataset, split)
+        adapter = open_split(dataset, split, name)
     except InstantiationException as error:
         raise _cause(error) from error
     assert isinstance(adapter, GridAdapter)

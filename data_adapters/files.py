@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_adapters.remote import is_remote, matching
 
-__all__ = ["collection", "find_files", "fingerprint", "local_name"]
+__all__ = ["collection", "find_files", "fingerprint", "join", "local_name"]
 
 _ORDERS = ("numeric", "lexicographic")
 
@@ -43,7 +43,7 @@ def find_files(files: str | os.PathLike[str] | Sequence[str], order: str = "nume
         magic = re.search(r"[*[]", pattern) is not None if is_remote(pattern) else glob.has_magic(pattern)
         if not magic or os.path.exists(pattern):
             if not is_remote(pattern) and not os.path.lexists(pattern):
-                raise FileNotFoundError(f"{pattern}: {_absent(pattern)}")
+                raise FileNotFoundError(f"{pattern}: there is no such file; {_absent(pattern)}")
             found.append(pattern)
             continue
         matched = matching(pattern) if is_remote(pattern) else glob.glob(pattern, recursive=True)
@@ -93,8 +93,13 @@ def fingerprint(files: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
+def join(folder: str, name: str) -> str:
+    """The path or URL of a file in a folder."""
+    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder) / name)
+
+
 def collection(files: str | os.PathLike[str] | Sequence[str], cache: str | None = None) -> tuple[str, str]:
-    """The name of what the user names, and where its statistics are: beside it, or where copies are kept.
+    """The name of what the user names, and the folder of its statistics: its own, or where copies are kept.
 
     Neither depends on which files are there: one more in a pattern is no other data set.
     """
@@ -105,6 +110,4 @@ def collection(files: str | os.PathLike[str] | Sequence[str], cache: str | None 
         while glob.has_magic(folder):
             folder = folder.rpartition("/")[0]
         name = name or local_name(folder)
-    if is_remote(first) and cache is None:
-        return name, f"{folder}/{name}.stats.yaml"
-    return name, str(Path(cache if cache and is_remote(first) else folder) / f"{name}.stats.yaml")
+    return name, cache if cache and is_remote(first) else folder

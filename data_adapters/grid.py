@@ -142,7 +142,7 @@ class GridAdapter:
             parameters=tuple(first.parameters),
             masked=missing == "mask",
         )
-        self.statistics_file = statistics or store.statistics_file
+        self.statistics_file = statistics or store.statistics_place(name)
         self._statistics = (
             None
             if tolerant

@@ -109,6 +109,8 @@ def _open_hdf5(location: str) -> h5py.File:
             )
         return h5py.File(location, "r")
     except FileNotFoundError as error:
+        if is_remote(location):
+            raise
         raise FileNotFoundError(f"{location}: the file, or what it links to, does not exist") from error
     except OSError as error:
         raise UnreadableError(

@@ -12,7 +12,7 @@ import numpy as np
 from data_adapters.array_layout import array_names, layout_of, read_arrays, read_groups
 from data_adapters.choices import Choice, check_texts
 from data_adapters.contents import Contents
-from data_adapters.files import collection, find_files, fingerprint
+from data_adapters.files import collection, find_files, fingerprint, join
 from data_adapters.grid import GridAdapter, Options, Selection
 from data_adapters.handles import HANDLES, UnreadableError
 from data_adapters.raw import RawArray, raw_array
@@ -160,6 +160,8 @@ class _Store:
                 yield opened
         except (FileNotFoundError, UnreadableError):
             raise
+        except (AssertionError, NameError):
+            raise  # no fault of the file
         except Exception as error:
             if type(error) is ValueError and str(error).startswith(name):
                 raise ValueError(file + str(error).removeprefix(name)) from None  # it can be read, and holds the wrong
@@ -174,6 +176,9 @@ class _Store:
 class _WellStore(_Store):
     divided = True
 
+    def statistics_place(self, name: str | None) -> str:
+        return join(self.where, "stats.yaml")
+
     def __init__(self, path: str, split: str, cache: str | None) -> None:
         super().__init__()
         self.where = path
@@ -181,7 +186,6 @@ class _WellStore(_Store):
         check_split(split, path)
         check_texts(path, cache=cache)
         self.files = local_copies(_split_files(path, split), cache)
-        self.statistics_file = _join(path, "stats.yaml")
 
     def fingerprint(self) -> str:
         return fingerprint(_split_files(self.where, "train"))
@@ -205,6 +209,9 @@ class _WellStore(_Store):
 class _ArrayStore(_Store):
     divided = False
 
+    def statistics_place(self, name: str | None) -> str:
+        return join(self._folder, f"{name or self.name}.stats.yaml")
+
     def __init__(
         self,
         files: str | os.PathLike[str] | Sequence[str],
@@ -219,7 +226,7 @@ class _ArrayStore(_Store):
         check_texts(str(files), cache=cache)
         self.files = local_copies(find_files(files, order), cache)
         self.where = self.files[0] if len(self.files) == 1 else f"{self.files[0]} to {self.files[-1]}"
-        self.name, self.statistics_file = collection(files, cache)
+        self.name, self._folder = collection(files, cache)
         self._layout = layout_of(dims, coordinates, parameters, self.where)
         self._grouped = grouped
         self._names: dict[str, list[str]] = {}
@@ -250,13 +257,9 @@ class _ArrayStore(_Store):
         return super().read(file, path, selection, out)
 
 
-def _join(folder: str, name: str) -> str:
-    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder) / name)
-
-
 def _split_files(folder: str, split: str) -> list[str]:
     found: list[str] | None = None
-    for place in (folder, _join(folder, "data"), _join(folder, f"data/{split}")):
+    for place in (folder, join(folder, "data"), join(folder, f"data/{split}")):
         try:
             names = list_folder(place) if is_remote(place) else sorted(os.listdir(place))
         except OSError as error:
@@ -266,7 +269,7 @@ def _split_files(folder: str, split: str) -> list[str]:
                 f"{error.strerror or error}{beside}; fetch or generate the data set, or correct `path`"
             ) from error
         found = [name for name in names if not name.startswith(".")]
-    files = [_join(place, entry) for entry in found or () if entry.endswith(SUFFIXES)]
+    files = [join(place, entry) for entry in found or () if entry.endswith(SUFFIXES)]
     if not files:
         raise FileNotFoundError(
             f"{place}: expected files that end in {' or '.join(SUFFIXES)}, found {', '.join(found or ()) or 'none'}; "

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from data_adapters.choices import Choice, check_texts
 from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, source_of
 from data_adapters.files import collection, find_files, fingerprint
+from data_adapters.files import join as beside
 from data_adapters.grid import GridAdapter, Options, Selection
 from data_adapters.handles import FileHandles, Signature, UnreadableError, signature
 from data_adapters.remote import is_remote, local_copies, open_remote
@@ -91,12 +92,12 @@ class _LabelledStore:
     divided = False
 
     def __init__(
-        self, openings: Sequence[Opening], roles: Mapping[str, str], join: str, name: str, statistics_file: str
+        self, openings: Sequence[Opening], roles: Mapping[str, str], join: str, name: str, folder: str
     ) -> None:
         self._roles = dict(roles)
         locations = [opening.location for opening in openings]
         self.where = locations[0] if len(locations) == 1 else f"{locations[0]} to {locations[-1]}"
-        self.name, self.statistics_file = name, statistics_file
+        self.name, self._folder = name, folder
         self.joined = join == "time" and len(openings) > 1
         self.files: Sequence[str] = [self.where] if self.joined else locations
         self._openings = {self.where: list(openings)} if self.joined else {o.location: [o] for o in openings}
@@ -172,6 +173,9 @@ class _LabelledStore:
             variable = found.variables[path]
             chunks = variable.encoding.get("preferred_chunks") or {}
         return tuple(chunks.get(dim, 1) for dim in variable.dims) if chunks else None
+
+    def statistics_place(self, name: str | None) -> str:
+        return beside(self._folder, f"{name or self.name}.stats.yaml")
 
     def fingerprint(self) -> str:
         return fingerprint([opening.location for openings in self._openings.values() for opening in openings])
@@ -324,7 +328,8 @@ def _open(opening: Opening) -> xr.Dataset:
                 decode_times=False,
             )
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{location}: {error}") from error
+        text = str(error)
+        raise FileNotFoundError(text if text.startswith(location) else f"{location}: {text}") from error
     except Exception as error:
         # The decoders behind xarray raise what they please on a damaged file.
         raise UnreadableError(

@@ -156,7 +156,10 @@ def part_of(option: Mapping[str, int | None] | None, size: int, where: str) -> r
         or set(option) - {"start", "stop", "step"}
         or not all(value is None or type(value) is int for value in option.values())
     ):
-        raise ValueError(f"{where}: expected whole numbers start, stop and step, found {option!r}")
+        raise ValueError(
+            f"{where}: expected whole numbers start, stop and step, such as {{start: 0, stop: 64, step: 2}}, "
+            f"found {option!r}"
+        )
     given = {key: value for key, value in option.items() if value is not None}
     start, stop, step = given.get("start", 0), given.get("stop", size), given.get("step", 1)
     if step < 1 or not 0 <= start < stop <= size:

@@ -29,7 +29,10 @@ def open_remote(url: str) -> BinaryIO:
         FileNotFoundError: There is no such file.
         OSError: The server does not answer, or not with ranges.
     """
-    file = fsspec.open(url, "rb", cache_type="readahead", block_size=READ_AHEAD).open()
+    try:
+        file = fsspec.open(url, "rb", cache_type="readahead", block_size=READ_AHEAD).open()
+    except FileNotFoundError as error:  # also where the server does not answer
+        raise FileNotFoundError(f"{url}: it is not there, or cannot be reached: {error.__cause__ or error}") from error
     try:
         file.seek(0, os.SEEK_END)
         file.seek(0)

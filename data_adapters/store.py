@@ -20,14 +20,15 @@ class Store(Protocol):
     where: what the user named, for messages.
     name: of the data set, where its files do not say.
     divided: the format itself divides into splits; else `GridAdapter` does.
-    statistics_file: where the scales of the training split are looked for.
     """
 
     files: Sequence[str]
     where: str
     name: str
     divided: bool
-    statistics_file: str
+
+    def statistics_place(self, name: str | None) -> str:
+        """Where the scales of the training split are, of a data set that the user calls by a name."""
 
     def choices(self) -> list[Choice]:
         """Fields that are read where the user names none."""

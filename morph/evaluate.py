@@ -45,7 +45,7 @@ def main(config: DictConfig) -> None:
     adapters = {}
     for name, dataset in datasets.items():
         prepare(dataset)
-        adapters[name] = adapter = open_split(dataset, config.split)
+        adapters[name] = adapter = open_split(dataset, config.split, name)
         shape = (context, adapter.spec.num_fields, adapter.spec.num_components)
         model.capacity.admit(f"data set {name!r}", *shape)
     batch_sizes = {

@@ -113,6 +113,11 @@ class Forecaster(LightningModule):
         for name, spec in self._data.specs.items():
             shape = (self._data.context, spec.num_fields, spec.num_components)
             self.model.capacity.admit(f"data set {name!r}", *shape)
+            if self.model.normalisation.kind == "dataset" and self._data.train[name].adapter.statistics is None:
+                raise ValueError(
+                    f"data set {name!r}: normalisation=dataset needs the statistics of its training split, and there "
+                    f"are none; python -m data_adapters.check dataset={name} stores them, or take normalisation=context"
+                )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the batch's number in the run and the rank."""

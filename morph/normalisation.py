@@ -108,7 +108,7 @@ class Normalisation:
                 if known is None:
                     raise ValueError(
                         "normalisation=dataset needs the statistics of the training split, and the data set has none; "
-                        "use normalisation=context or add stats.yaml to the data set"
+                        "use normalisation=context, or let python -m data_adapters.check store them"
                     )
                 size = context.shape[0]
                 return Scales(

@@ -38,6 +38,9 @@ def open_splits(text: str, window: int) -> dict[str, Split]:
     config: dict[str, Any] = yaml.safe_load(text)
     module, _, name = config.pop("_target_").rpartition(".")
     arguments: Mapping[str, Any] = {key: value for key, value in config.items() if key not in FOR_TRAINING}
+    if arguments.get("missing") == "fill":
+        # What NaN is filled with, the check computes, which needs the YAML.
+        arguments = {**arguments, "missing": "mask"}
     found = {}
     for split in ("train", "valid", "test"):
         adapter: DatasetAdapter = getattr(import_module(module), name)(split=split, **arguments)

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -62,10 +63,26 @@ def own_files(names: str | Sequence[str]) -> dict[str, str]:
     return {path.stem: str(path.absolute()) for path in paths if path.suffix in _YAML}
 
 
-def open_split(config: DatasetConfig, split: str) -> DatasetAdapter:
-    """The reader of one split: train, valid or test."""
+def open_split(config: DatasetConfig, split: str, name: str | None = None) -> DatasetAdapter:
+    """The reader of one split: train, valid or test.
+
+    Args:
+        config: Of the data set.
+        split: Which.
+        name: What the user calls the data set, told to a reader that takes a name.
+    """
     arguments = {key: value for key, value in config.items() if key not in _FOR_THE_CALLER}
+    if name is not None and "name" not in arguments and _takes_name(arguments["_target_"]):
+        arguments["name"] = name
     return instantiate(arguments, split=split, _convert_="all")
+
+
+def _takes_name(target: str) -> bool:
+    try:
+        parameters = signature(get_object(target)).parameters.values()
+    except Exception:  # instantiating it says what is wrong with it
+        return False
+    return any(parameter.name == "name" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def prepare(config: DatasetConfig) -> None:
@@ -76,7 +93,7 @@ def prepare(config: DatasetConfig) -> None:
 
 def _read(path: Path) -> DictConfig:
     if not path.is_file():
-        raise ValueError(f"data: there is no file {path}; {_choices()}")
+        raise ValueError(f"data: there is no file {path}; {_choices(path.stem)}")
     try:
         config = OmegaConf.load(path)
     except Exception as error:
@@ -97,7 +114,8 @@ def _named(name: str) -> DictConfig:
 
 def _known() -> list[str]:
     hydra = GlobalHydra.instance().hydra
-    assert hydra is not None, "the entry point initialises Hydra"
+    if hydra is None:
+        raise ValueError("data: entries of conf/dataset are known to the commands; elsewhere name the YAML file itself")
     return hydra.config_loader.get_group_options("dataset", ObjectType.CONFIG)
 
 
@@ -105,7 +123,6 @@ def _choices(name: str = "") -> str:
     """The data sets that there are; of many, those with a name like the wanted one."""
     known = _known()
     like = get_close_matches(name, known, n=5, cutoff=0.4) or [other for other in known if name and name in other]
-    shown = (
-        f"{', '.join(like)} and {len(known) - len(like)} more (data_adapters/README.md)" if like else ", ".join(known)
-    )
-    return f"choose from {shown}, or give the path of a YAML file"
+    shown = like or known[:10]
+    more = f" and {len(known) - len(shown)} more (data_adapters/README.md)" if len(shown) < len(known) else ""
+    return f"choose from {', '.join(shown)}{more}, or give the path of a YAML file"

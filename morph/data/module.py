@@ -182,7 +182,7 @@ class MixtureDataModule(LightningDataModule):
     def _windows(self, name: str, split: str) -> Windows:
         # Half of it for training, half for validation, which follow each other in the same processes.
         memory = self.memory * 2**20 // (2 * len(self.datasets))
-        return Windows(open_split(self.datasets[name], split), self.context, self.target, name, memory)
+        return Windows(open_split(self.datasets[name], split, name), self.context, self.target, name, memory)
 
     def _place(self) -> dict[str, int]:
         if self.trainer is None:
