@@ -315,3 +315,28 @@ def test_other_readers(check: Any, tmp_path: Path, reader: str) -> None:
     numbers = json.loads((tmp_path / "numbers.json").read_text())["datasets"]["mine"]
     assert numbers["splits"]["test"]["fields"]["u"]["mean"] == pytest.approx([u[11].mean()], rel=1e-5)
     assert numbers["used"]["std"] == pytest.approx([u[:10].std()], rel=1e-6)
+
+
+def test_two_data_sets_of_the_same_files_have_statistics_of_their_own(check: Any, tmp_path: Path) -> None:
+    store(tmp_path / "mine_0.h5", u=noise(6, 5, 8))
+    files = str(tmp_path / "mine_*.h5")
+    whole = describe(tmp_path, "whole", files=files)
+    part = describe(tmp_path, "part", files=files, space={"x": {"stop": 4}})
+    assert check("dataset=[whole.yaml,part.yaml]").returncode == 0
+    for name, options in (("whole", whole), ("part", part)):
+        assert ArrayAdapter(**options, name=name).statistics is not None
+        assert (tmp_path / f"{name}.stats.yaml").is_file()
+
+
+def test_statistics_are_of_these_files_in_this_order(check: Any, tmp_path: Path) -> None:
+    """One file more, another order: other trajectories are for training, and the old scales would leak."""
+    for number in (1, 2, 10):
+        store(tmp_path / f"mine_{number}.h5", u=number * noise(3, 5, 8))
+    options = describe(tmp_path)
+    assert check("dataset=mine.yaml").returncode == 0
+    assert ArrayAdapter(**options).statistics is not None
+    with pytest.raises(ValueError, match=r"mine\.stats\.yaml: expected statistics of {'files'"):
+        ArrayAdapter(**options, order="lexicographic")
+    store(tmp_path / "mine_0.h5", u=noise(3, 5, 8))
+    with pytest.raises(ValueError, match=r"mine\.stats\.yaml: expected statistics of"):
+        ArrayAdapter(**options)
