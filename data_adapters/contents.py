@@ -11,7 +11,7 @@ from jaxtyping import Float
 from data_adapters.choices import Choice
 from morph.layout import Boundary
 
-__all__ = ["CHANNEL", "SAMPLE", "TIME", "Contents", "Source", "differences", "source_of", "uniform_step"]
+__all__ = ["CHANNEL", "SAMPLE", "TIME", "Contents", "Source", "check_times", "differences", "source_of", "uniform_step"]
 
 SAMPLE, TIME, CHANNEL = "sample", "time", "channel"
 """What an axis of an array can be, besides one of space: trajectories, time, components."""
@@ -65,6 +65,7 @@ class Contents:
         boundary: Condition on each axis that the file states.
         times: Time of each frame, None where the file does not say.
         time_path: Where it says so, for messages.
+        cuts: Frames with which a further piece of the record begins, where it lies in several.
         coordinates: Of each axis, float64; grid indices where the file does not say.
         parameters: Of each trajectory, float64.
     """
@@ -79,6 +80,7 @@ class Contents:
     coordinates: Mapping[str, Float[np.ndarray, "_"]]
     parameters: Mapping[str, Float[np.ndarray, "N"]]
     time_path: str = "times"
+    cuts: tuple[int, ...] = ()
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -134,6 +136,37 @@ def differences(
         yield "dt", dt, other_dt
     if list(first.parameters) != list(other.parameters):
         yield "parameters", list(first.parameters), list(other.parameters)
+
+
+def check_times(times: Float[np.ndarray, "T"], cuts: Sequence[int], where: str) -> None:
+    """What must hold whatever the user says about the time step: time increases, and the record has no jump.
+
+    Args:
+        times: Time of each frame.
+        cuts: Frames with which a further piece of the record begins.
+        where: File and data set, for the message.
+
+    Raises:
+        ValueError: A time is not finite or not later than the one before; or the step across a cut is not the usual
+            one, give or take the 15 % by which months differ.
+    """
+    if not np.isfinite(times).all():
+        raise ValueError(f"{where}: expected finite times, found {times}")
+    steps = np.diff(times.astype(np.float64))
+    if (steps <= 0).any():
+        frame = int(np.argmax(steps <= 0))
+        raise ValueError(
+            f"{where}: expected times that increase, found {times[frame + 1]:g} after {times[frame]:g} from frame "
+            f"{frame} to {frame + 1}; `dt` cannot mend it: store the frames in order, each once"
+        )
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    for cut in cuts:
+        if abs(steps[cut - 1] - usual) > 0.15 * usual:
+            raise ValueError(
+                f"{where}: expected equal time steps, found {steps[cut - 1]:g} from frame {cut - 1} to {cut}, where a "
+                f"piece of the record ends and the next one begins, and {usual:g} elsewhere; `dt` cannot mend it: "
+                "name the piece that is missing, or the pieces on either side as data sets of their own"
+            )
 
 
 def uniform_step(times: Float[np.ndarray, "T"], where: str) -> float:
