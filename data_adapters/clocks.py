@@ -1,6 +1,7 @@
 """Times of several files on one clock: files may count from different dates, or hold dates that were decoded."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import xarray as xr
@@ -67,7 +68,7 @@ def goes_on(times: Sequence[Float[np.ndarray, "_"]]) -> bool:
     Args:
         times: Of each file, on one clock.
     """
-    gaps = np.array([float(later[0]) - float(earlier[-1]) for earlier, later in zip(times, times[1:], strict=False)])
+    gaps = np.array([float(later[0]) - float(earlier[-1]) for earlier, later in pairwise(times)])
     inner = np.concatenate([np.diff(own.astype(np.float64)) for own in times])
     if not len(gaps) or not np.isfinite(gaps).all():
         return False

@@ -11,7 +11,18 @@ from jaxtyping import Float
 from data_adapters.choices import Choice
 from morph.layout import Boundary
 
-__all__ = ["CHANNEL", "SAMPLE", "TIME", "Contents", "Source", "check_times", "differences", "source_of", "uniform_step"]
+__all__ = [
+    "CHANNEL",
+    "SAMPLE",
+    "TIME",
+    "Contents",
+    "Source",
+    "check_times",
+    "differences",
+    "other_spacing",
+    "source_of",
+    "uniform_step",
+]
 
 SAMPLE, TIME, CHANNEL = "sample", "time", "channel"
 """What an axis of an array can be, besides one of space: trajectories, time, components."""
@@ -127,6 +138,7 @@ def differences(
     for what in ("dataset_name", "axes", "spatial_shape", "boundary"):
         if getattr(first, what) != getattr(other, what):
             yield what, getattr(first, what), getattr(other, what)
+    yield from other_spacing(first.coordinates, other.coordinates)
     if first.num_steps != other.num_steps and (stop is None or min(first.num_steps, other.num_steps) < stop):
         yield "the number of frames", first.num_steps, other.num_steps
     for expected, found in zip(first.sources, other.sources, strict=True):
@@ -136,6 +148,27 @@ def differences(
         yield "dt", dt, other_dt
     if list(first.parameters) != list(other.parameters):
         yield "parameters", list(first.parameters), list(other.parameters)
+
+
+def other_spacing(
+    first: Mapping[str, Float[np.ndarray, "_"]], other: Mapping[str, Float[np.ndarray, "_"]]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Axes on which points are not as far apart, to a thousandth of the largest step; they may begin elsewhere."""
+    for axis in first:
+        expected, found = first[axis], other.get(axis)
+        if found is None or len(expected) != len(found) or len(expected) < 2:
+            continue
+        # A place far from zero that was rounded to float32 is off by more than a thousandth of a small step.
+        rounding = 2 * np.finfo(np.float32).eps * max(np.abs(expected).max(), np.abs(found).max())
+        allowed = 1e-3 * np.abs(np.diff(expected)).max() + rounding
+        wrong = np.abs((found - found[0]) - (expected - expected[0])) > allowed
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            yield (
+                f"the spacing along {axis}",
+                f"point {place} at {expected[place] - expected[0]:g} from the first",
+                f"{found[place] - found[0]:g}",
+            )
 
 
 def check_times(times: Float[np.ndarray, "T"], cuts: Sequence[int], where: str) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from data_adapters.choices import Choice, check_texts
 from data_adapters.clocks import goes_on, on_one_clock
-from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, source_of
+from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, other_spacing, source_of
 from data_adapters.files import find_files, local_name, neighbour
 from data_adapters.grid import GridAdapter, Options, Selection
 from data_adapters.handles import FileHandles, Signature, UnreadableError, signature
@@ -139,6 +139,11 @@ class _LabelledStore:
                     f"{opening.location}: expected the grid {dict(first.sizes)} and {first.num_trajectories} "
                     f"trajectories of {self._openings[file][0].location}, found {dict(piece.sizes)} and "
                     f"{piece.num_trajectories}; the pieces of a record must agree"
+                )
+            for what, apart, got_apart in other_spacing(first.coordinates, piece.coordinates):
+                raise ValueError(
+                    f"{opening.location}: {what} is not that of {self._openings[file][0].location}: expected {apart}, "
+                    f"found {got_apart}; the pieces of a record must agree"
                 )
             for expected, got in zip(first.sources, piece.sources, strict=True):
                 if [_form(source) for source in expected] != [_form(source) for source in got]:

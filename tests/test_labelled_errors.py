@@ -140,6 +140,7 @@ def test_pieces_of_a_record_must_agree(tmp_path: Path) -> None:
         (later.isel(x=slice(0, 3)), r"expected the grid \{'x': 4, 'y': 5\} and 3 trajectories of .*a_0\.nc, found"),
         (later.isel(sample=slice(0, 2)), r"expected the grid .* and 3 trajectories .*a_0\.nc, found .* and 2"),
         (later.rename(x="z"), r"expected the grid"),
+        (later.assign_coords(x=[0, 1, 2, 4]), r"the spacing along x is not that of .*a_0\.nc: .*point 3 at 3 .* 4;"),
         (later.transpose("time", "sample", "x", "y"), r"expected a field .* as in .*a_0\.nc, found .*must agree"),
         (later.rename(u="v"), r"no field 'u' of real numbers"),
         (later.assign_coords(time=later.time + 1), r"time: expected equal time steps, found 1.5 from"),
@@ -159,8 +160,8 @@ def test_dt_hides_no_fault_of_the_times(tmp_path: Path) -> None:
     path = put(whole.assign_coords(time=steps), tmp_path / "a.nc")
     assert XarrayAdapter(path, **options).spec.dt == 3
     for wrong, words in [(np.nan, "expected finite times"), (4.0, "times that increase, found 4 after 4 .* 3 to 4")]:
-        put(whole.assign_coords(time=np.where(steps == 5, wrong, steps)), path)
-        with pytest.raises(ValueError, match=rf"a\.nc: time: .*{words}"):
+        path = put(whole.assign_coords(time=np.where(steps == 5, wrong, steps)), tmp_path / f"{wrong}.nc")
+        with pytest.raises(ValueError, match=rf"{wrong}\.nc: time: .*{words}"):
             XarrayAdapter(path, **options)
     for number, frames in enumerate((slice(0, 4), slice(5, 8))):
         put(whole.isel(time=frames), tmp_path / f"piece_{number}.nc")
