@@ -11,7 +11,18 @@ from jaxtyping import Float
 from data_adapters.choices import Choice
 from morph.layout import Boundary
 
-__all__ = ["CHANNEL", "SAMPLE", "TIME", "Contents", "Source", "differences", "source_of", "uniform_step"]
+__all__ = [
+    "CHANNEL",
+    "SAMPLE",
+    "TIME",
+    "Contents",
+    "Source",
+    "check_times",
+    "differences",
+    "other_spacing",
+    "source_of",
+    "uniform_step",
+]
 
 SAMPLE, TIME, CHANNEL = "sample", "time", "channel"
 """What an axis of an array can be, besides one of space: trajectories, time, components."""
@@ -65,6 +76,7 @@ class Contents:
         boundary: Condition on each axis that the file states.
         times: Time of each frame, None where the file does not say.
         time_path: Where it says so, for messages.
+        cuts: Frames with which a further piece of the record begins, where it lies in several.
         coordinates: Of each axis, float64; grid indices where the file does not say.
         parameters: Of each trajectory, float64.
     """
@@ -79,6 +91,7 @@ class Contents:
     coordinates: Mapping[str, Float[np.ndarray, "_"]]
     parameters: Mapping[str, Float[np.ndarray, "N"]]
     time_path: str = "times"
+    cuts: tuple[int, ...] = ()
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -125,6 +138,7 @@ def differences(
     for what in ("dataset_name", "axes", "spatial_shape", "boundary"):
         if getattr(first, what) != getattr(other, what):
             yield what, getattr(first, what), getattr(other, what)
+    yield from other_spacing(first.coordinates, other.coordinates)
     if first.num_steps != other.num_steps and (stop is None or min(first.num_steps, other.num_steps) < stop):
         yield "the number of frames", first.num_steps, other.num_steps
     for expected, found in zip(first.sources, other.sources, strict=True):
@@ -134,6 +148,58 @@ def differences(
         yield "dt", dt, other_dt
     if list(first.parameters) != list(other.parameters):
         yield "parameters", list(first.parameters), list(other.parameters)
+
+
+def other_spacing(
+    first: Mapping[str, Float[np.ndarray, "_"]], other: Mapping[str, Float[np.ndarray, "_"]]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Axes on which points are not as far apart, to a thousandth of the largest step; they may begin elsewhere."""
+    for axis in first:
+        expected, found = first[axis], other.get(axis)
+        if found is None or len(expected) != len(found) or len(expected) < 2:
+            continue
+        # A place far from zero that was rounded to float32 is off by more than a thousandth of a small step.
+        rounding = 2 * np.finfo(np.float32).eps * max(np.abs(expected).max(), np.abs(found).max())
+        allowed = 1e-3 * np.abs(np.diff(expected)).max() + rounding
+        wrong = np.abs((found - found[0]) - (expected - expected[0])) > allowed
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            yield (
+                f"the spacing along {axis}",
+                f"point {place} at {expected[place] - expected[0]:g} from the first",
+                f"{found[place] - found[0]:g}",
+            )
+
+
+def check_times(times: Float[np.ndarray, "T"], cuts: Sequence[int], where: str) -> None:
+    """What must hold whatever the user says about the time step: time increases, and the record has no jump.
+
+    Args:
+        times: Time of each frame.
+        cuts: Frames with which a further piece of the record begins.
+        where: File and data set, for the message.
+
+    Raises:
+        ValueError: A time is not finite or not later than the one before; or the step across a cut is not the usual
+            one, give or take the 15 % by which months differ.
+    """
+    if not np.isfinite(times).all():
+        raise ValueError(f"{where}: expected finite times, found {times}")
+    steps = np.diff(times.astype(np.float64))
+    if (steps <= 0).any():
+        frame = int(np.argmax(steps <= 0))
+        raise ValueError(
+            f"{where}: expected times that increase, found {times[frame + 1]:g} after {times[frame]:g} from frame "
+            f"{frame} to {frame + 1}; `dt` cannot mend it: store the frames in order, each once"
+        )
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    for cut in cuts:
+        if abs(steps[cut - 1] - usual) > 0.15 * usual:
+            raise ValueError(
+                f"{where}: expected equal time steps, found {steps[cut - 1]:g} from frame {cut - 1} to {cut}, where a "
+                f"piece of the record ends and the next one begins, and {usual:g} elsewhere; `dt` cannot mend it: "
+                "name the piece that is missing, or the pieces on either side as data sets of their own"
+            )
 
 
 def uniform_step(times: Float[np.ndarray, "T"], where: str) -> float:

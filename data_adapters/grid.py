@@ -357,7 +357,9 @@ class GridAdapter:
             return  # finite numbers whose sum is not
         if infinite.any() or self._missing == "refuse":
             frame, field, _, *position = np.argwhere(wrong)[0].tolist()
-            place = dict(zip(self._axes, position[3 - len(self._axes) :], strict=True))
+            # In the file's numbering, as its frames.
+            points = zip(self._space.items(), position[3 - len(self._axes) :], strict=True)
+            place = {axis: used[point] for (axis, used), point in points}
             raise ValueError(
                 f"{file}: {' and '.join(source.path for source in self._sources[field])}: field "
                 f"{self._spec.fields[field].name!r}: {'infinity' if infinite.any() else 'NaN'} at {int(wrong.sum())} "

@@ -14,7 +14,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from data_adapters.choices import Choice, check_texts
-from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, source_of
+from data_adapters.clocks import goes_on, on_one_clock
+from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, other_spacing, source_of
 from data_adapters.files import collection, find_files, fingerprint
 from data_adapters.files import join as beside
 from data_adapters.grid import GridAdapter, Options, Selection
@@ -48,7 +49,8 @@ class XarrayAdapter(GridAdapter):
         channel: Name of the dimension along which components lie; None: there is none.
         engine: Of xarray; None lets it find out.
         group: In the file.
-        join: Of several files: "trajectory": further trajectories; "time": the next piece of the same record.
+        join: Of several files: "trajectory": further trajectories; "time": the next piece of the same record; None:
+            trajectories, unless each file starts where the one before it ends.
         order: Of what a pattern matches: "numeric" (a_2 before a_10) or "lexicographic".
         cache: Folder where remote files are kept; None reads the parts that are needed, each time.
         options: See `data_adapters.grid.Options`.
@@ -69,12 +71,12 @@ class XarrayAdapter(GridAdapter):
         channel: str | None = None,
         engine: str | None = None,
         group: str | None = None,
-        join: str = "trajectory",
+        join: str | None = None,
         order: str = "numeric",
         cache: str | None = None,
         **options: Unpack[Options],
     ) -> None:
-        if join not in _JOINS:
+        if join is not None and join not in _JOINS:
             raise ValueError(f"{files}: join: expected {' or '.join(_JOINS)}, found {join!r}")
         named = {TIME: time, SAMPLE: sample, CHANNEL: channel}
         check_texts(f"{files}", **named, engine=engine, group=group, cache=cache)
@@ -86,13 +88,15 @@ class XarrayAdapter(GridAdapter):
         openings = [Opening(file, engine, group) for file in locations]
         store = _LabelledStore(openings, roles, join, *collection(files, cache))
         super().__init__(store, split, **options)
+        if join is None and sample is None:
+            store.check_apart()
 
 
 class _LabelledStore:
     divided = False
 
     def __init__(
-        self, openings: Sequence[Opening], roles: Mapping[str, str], join: str, name: str, folder: str
+        self, openings: Sequence[Opening], roles: Mapping[str, str], join: str | None, name: str, folder: str
     ) -> None:
         self._roles = dict(roles)
         locations = [opening.location for opening in openings]
@@ -103,6 +107,7 @@ class _LabelledStore:
         self._openings = {self.where: list(openings)} if self.joined else {o.location: [o] for o in openings}
         self._ends: list[int] = []  # of the pieces of a joined record, in frames
         self._signatures: dict[Opening, Signature | None] = {}
+        self._clocks: dict[Opening, xr.Variable | None] = {}
 
     def choices(self) -> list[Choice]:
         opening = self._openings[self.files[0]][0]
@@ -125,6 +130,7 @@ class _LabelledStore:
             self._signatures[opening] = signature(opening.location)
             with self._fresh(opening) as found:
                 pieces.append(self._contents(found, opening.location, chosen))
+                self._clocks[opening] = _clock(found, self._name(TIME))
         if not self.joined:
             return pieces[0]
         first = pieces[0]
@@ -135,6 +141,11 @@ class _LabelledStore:
                     f"trajectories of {self._openings[file][0].location}, found {dict(piece.sizes)} and "
                     f"{piece.num_trajectories}; the pieces of a record must agree"
                 )
+            for what, apart, got_apart in other_spacing(first.coordinates, piece.coordinates):
+                raise ValueError(
+                    f"{opening.location}: {what} is not that of {self._openings[file][0].location}: expected {apart}, "
+                    f"found {got_apart}; the pieces of a record must agree"
+                )
             for expected, got in zip(first.sources, piece.sources, strict=True):
                 if [_form(source) for source in expected] != [_form(source) for source in got]:
                     raise ValueError(
@@ -142,9 +153,29 @@ class _LabelledStore:
                         f"found {got}; the pieces of a record must agree"
                     )
         self._ends = list(accumulate(piece.num_steps for piece in pieces))
-        known = [piece.times for piece in pieces if piece.times is not None]
-        times = np.concatenate(known) if len(known) == len(pieces) else None
-        return Contents(**{**first.__dict__, "times": times, "num_steps": self._ends[-1]})
+        try:
+            known = on_one_clock([self._clocks[opening] for opening in self._openings[file]])
+        except ValueError as error:
+            raise ValueError(f"{file}: {first.time_path}: {error}; the pieces of a record must agree") from error
+        changed = {"times": None if known is None else np.concatenate(known), "cuts": tuple(self._ends[:-1])}
+        return Contents(**{**first.__dict__, **changed, "num_steps": self._ends[-1]})
+
+    def check_apart(self) -> None:
+        """
+        Raises:
+            ValueError: Each file starts where the one before it ends: a split by trajectory would tear one record apart
+                without a gap, and a model be judged by the frames next to those it was trained on.
+        """
+        openings = [self._openings[file][0] for file in self.files]
+        try:
+            known = on_one_clock([self._clocks[opening] for opening in openings])
+        except ValueError:
+            return
+        if known and len(known) > 1 and goes_on(known):
+            raise ValueError(
+                f"{self.where}: {self._name(TIME)}: each file starts with the frame after the last of the file before "
+                "it, as the pieces of one record do; say `join: time`, or `join: trajectory` if they are different ones"
+            )
 
     def read(self, file: str, path: str, selection: Selection, out: np.ndarray | None = None) -> np.ndarray:
         openings = self._openings[file]
@@ -279,6 +310,14 @@ def _form(source: Source) -> tuple[object, ...]:
 def _coordinate(found: xr.Dataset, axis: str) -> Float[np.ndarray, "_"]:
     values = _numbers(found, axis)
     return np.arange(found.sizes[axis], dtype=np.float64) if values is None else values.astype(np.float64)
+
+
+def _clock(found: xr.Dataset, name: str) -> xr.Variable | None:
+    """Coordinate of time, in memory."""
+    variable = found.variables.get(name)
+    if variable is None or variable.dims != (name,) or variable.dtype.kind not in "fiumM":
+        return None
+    return xr.Variable(variable.dims, variable.to_numpy(), variable.attrs)
 
 
 def _numbers(found: xr.Dataset, name: str) -> Float[np.ndarray, "_"] | None:

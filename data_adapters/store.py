@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from data_adapters.choices import Choice
-from data_adapters.contents import Contents, differences, uniform_step
+from data_adapters.contents import Contents, check_times, differences, uniform_step
 
 __all__ = ["Selection", "Store", "agreeing"]
 
@@ -106,6 +106,9 @@ def _metadata(store: Store, file: str, chosen: Sequence[Choice], dt: float | Non
     if found.num_trajectories < 1:
         raise ValueError(f"{file}: expected one or more trajectories, found {found.num_trajectories}")
     if dt is not None:
+        # It says what a step is called, and not that the frames follow each other.
+        if found.times is not None:
+            check_times(found.times, found.cuts, f"{file}: {found.time_path}")
         return found, float(dt)
     if found.times is None:
         raise ValueError(

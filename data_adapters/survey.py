@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from data_adapters.contents import other_spacing
 from data_adapters.grid import GridAdapter
 from data_adapters.moments import SMALLEST_SCALE, Moments
 from data_adapters.splits import SPLITS
@@ -137,6 +138,12 @@ def _compare(adapters: Mapping[str, GridAdapter], found: Survey) -> None:
                     f"{adapters[split].files[0]}: {what} is not that of {first}: expected {one}, found {other}; the "
                     "splits of a data set must agree"
                 )
+        places = [{axis: adapters[of].coordinates[axis] for axis in adapters[of].spec.axes} for of in (first, split)]
+        found.errors += [
+            f"{adapters[split].files[0]}: {what} is not that of {first}: expected {apart}, found {other_apart}; the "
+            "splits of a data set must agree"
+            for what, apart, other_apart in other_spacing(*places)
+        ]
     for split, adapter in adapters.items():
         if adapter.spec.num_steps < 2:
             found.errors.append(

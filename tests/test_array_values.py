@@ -99,6 +99,10 @@ def test_nan_is_refused_or_masked(tmp_path: Path) -> None:
         r"frame 2 at \{'x': 3\}; repair it, or choose missing=fill or mask",
     ):
         refused.read(1, 1, 4)
+    part = {"start": 1, "stop": 5, "step": 2}
+    cropped = ArrayAdapter(tmp_path / "a.h5", **TENSOR, dt=1, space={"x": part}, frames={"start": 1})
+    with pytest.raises(ValueError, match=r"frame 2 at \{'x': 3\}; repair it"):  # where the file has it
+        cropped.read(1, 0, 3)
     masked = ArrayAdapter(tmp_path / "a.h5", **TENSOR, dt=1, missing="mask")
     assert masked.spec.masked
     np.testing.assert_array_equal(all_of(masked)[:, :, 0, 0, 0, 0], values)

@@ -34,10 +34,14 @@ def test_frames_that_do_not_exist(folder: Path, start: int, stop: int) -> None:
         adapter.read(0, start, stop)
 
 
+_X = coded_file(("x",)).axes["x"]
+
+
 @pytest.mark.parametrize(
     ("change", "what", "words"),
     [
         ({"axes": {"x": np.arange(6.0)}}, "spatial_shape", r"\(1, 1, 3\), found \(1, 1, 6\)"),
+        ({"axes": {"x": 5 + 2 * _X}}, "the spacing along x", r"point 1 at 0\.5 from the first, found 1"),
         ({"times": DT * np.arange(NUM_STEPS + 1)}, "the number of frames", "7, found 8"),
         ({"times": 2 * DT * np.arange(NUM_STEPS)}, "dt", r"0\.25, found 0\.5"),
         ({"boundaries": []}, "boundary", r"\{.*'periodic'\}, found \{.*'open'\}"),
@@ -56,6 +60,12 @@ def test_files_of_a_split_agree(folder: Path, change: dict[str, Any], what: str,
     write(folder, coded_file(("x",)), replace(contents, fields=resized))
     with pytest.raises(ValueError, match=rf"part_1\.hdf5: {what} is not that of .*part_0\.hdf5: expected {words}"):
         WellAdapter(folder)
+
+
+def test_grids_of_files_may_begin_elsewhere(folder: Path) -> None:
+    moved = replace(coded_file(("x",), range(3, 5)), axes={"x": _X + 100})
+    write(folder, coded_file(("x",)), moved)
+    assert len(WellAdapter(folder)) == 5
 
 
 def test_files_may_differ_in_the_frames_that_are_not_used(folder: Path) -> None:

@@ -150,6 +150,7 @@ def test_a_table_of_times(inspected: Inspected) -> None:
     config = inspected.write("ns.h5")
     assert config["dims"] == ["sample", "time", "x", "y", "channel"]
     assert config["coordinates"] == {"time": "t"}
+    assert "# x, y: names given here to axes that have none, in this order" in inspected.text
     train = inspected.open("train")
     row = train.place(0)[1]  # type: ignore[attr-defined]
     np.testing.assert_array_equal(train.read(0, 3, 4)[0, 0, :, 0], arrays["velocity"][row, 3].transpose(2, 0, 1))
@@ -305,13 +306,29 @@ def test_named_components(inspected: Inspected) -> None:
     stored = values(5, 11, 4, 8, 8)
     arrays = {"data": stored, "t": np.arange(11.0), "x": np.arange(8.0), "y": np.arange(8.0)}
     path = hdf5(inspected.folder / "c.h5", arrays)
-    assert inspected.ask("c.h5")[1][1] == "fields=[data_0,data_1,data_2,data_3]"
+    order = "dims=[sample,time,channel,x,y]"
+    assert inspected.ask("c.h5", order)[1][2] == "fields=[data_0,data_1,data_2,data_3]"
     with h5py.File(path, "a") as file:
         file["data"].attrs["channel_names"] = ["rho", "vx", "vy", "p"]
-    config = inspected.write("c.h5")
+    config = inspected.write("c.h5", order)
     assert [field["channels"] for field in config["fields"]] == [[0], [1, 2], [3]]
     assert [field["name"] for field in config["fields"]] == ["rho", "velocity", "p"]
-    assert "x and y are equally long: that they lie in this order is an assumption" in inspected.text
+
+
+def test_known_orders_of_a_square(inspected: Inspected) -> None:
+    """MATLAB's is reversed, PDEBench's is x, y; two arrays of a file lie alike."""
+    lines = {"t": np.arange(11.0), "x": np.arange(8.0), "y": np.arange(8.0), "z": np.arange(8.0)}
+    square = {name: lines[name] for name in "txy"}
+    for arrays, dims in (({"u": values(11, 8, 8, 8), **lines}, "zyx"), ({"u": values(11, 8, 8), **square}, "yx")):
+        with h5py.File(hdf5(inspected.folder / "m.mat", arrays), "a") as file:
+            file["u"].attrs["MATLAB_class"] = np.bytes_("single")
+        assert inspected.write("m.mat", "dt=1", "overwrite=true")["dims"] == ["time", *dims]
+        assert "are equally long: reversed, as MATLAB stores them" in inspected.text
+    (inspected.folder / "m.yaml").unlink()
+    fields = {name: values(5, 11, 8, 8, seed=i) for i, name in enumerate(("Vx", "Vy", "density"))}
+    hdf5(inspected.folder / "cfd.h5", fields | {f"{name}-coordinate": line for name, line in square.items()})
+    assert inspected.write("cfd.h5")["dims"] == ["sample", "time", "x", "y"]
+    assert "x and y are equally long: in this order, as in PDEBench" in inspected.text
 
 
 def test_a_file_behind_a_url(inspected: Inspected) -> None:

@@ -60,6 +60,25 @@ def test_lengths_that_fit_twice_say_nothing(inspected: Inspected) -> None:
     assert ["a.h5", "dims=[time,y,x]"] in inspected.ask("a.h5")
 
 
+def test_the_order_of_a_square_is_asked_for(inspected: Inspected) -> None:
+    """And of a cube; what is answered holds for all arrays of the file."""
+    lines = {"t": np.arange(11.0), "x": np.arange(8.0), "y": np.arange(8.0)}
+    hdf5(inspected.folder / "a.h5", {"u": values(5, 11, 8, 8), "v": values(5, 11, 8, 8, 2), **lines})
+    answers = inspected.ask("a.h5", "fields=[u]")
+    assert [answer[2] for answer in answers] == [f"dims=[sample,time,{order},channel]" for order in ("x,y", "y,x")]
+    config = inspected.write("a.h5", "fields=[u,v]", "dims=[sample,time,y,x]")
+    assert config["dims"] == ["sample", "time", "y", "x"]
+    assert config["fields"][1]["dims"] == ["sample", "time", "y", "x", "channel"]
+    (inspected.folder / "a.yaml").unlink()
+    hdf5(inspected.folder / "cube.h5", {"u": values(11, 8, 8, 8), "z": np.arange(8.0), **lines})
+    assert len(inspected.ask("cube.h5")) == 6
+    # Where time is open too, every reading comes in both orders.
+    hdf5(inspected.folder / "b.h5", {"u": values(5, 11, 8, 8), "x": lines["x"], "y": lines["y"]})
+    assert {("b.h5", f"dims=[sample,time,{order}]") for order in ("x,y", "y,x")} <= {
+        tuple(answer) for answer in inspected.ask("b.h5")
+    }
+
+
 def test_times_of_start_and_lead_are_told_apart_by_the_user(inspected: Inspected) -> None:
     dims = ("time", "prediction_timedelta", "lat", "lon")
     days = np.arange(4) * 24

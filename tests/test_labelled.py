@@ -239,6 +239,34 @@ def test_ensembles_may_be_cut_in_time_and_records_may_be_trajectories(tmp_path: 
     assert records.place(1) == (str(tmp_path / "record_1.nc"), 0)
 
 
+def test_pieces_may_count_from_different_dates(tmp_path: Path) -> None:
+    """The record has the times of the first piece's clock, and a day that is missing shows."""
+    days = np.arange(6)
+    for number, (first, epoch) in enumerate([(0, "2000-02-27"), (3, "2000-03-01")]):
+        piece = weather(3, first).assign_coords(time=("time", days[:3], {"units": f"days since {epoch} 00:00"}))
+        piece.to_netcdf(tmp_path / f"p_{number}.nc", engine="h5netcdf")
+    options: dict[str, Any] = {"join": "time", "fields": ["u"], "splits": RECORD}
+    adapter = XarrayAdapter(str(tmp_path / "p_*.nc"), **options)  # 27, 28, 29 February, 1 March ...
+    np.testing.assert_array_equal(adapter.coordinates["time"], days)
+    assert adapter.spec.dt == 1
+    piece.assign_coords(time=("time", days[:3] + 1, piece.time.attrs)).to_netcdf(tmp_path / "p_1.nc", engine="h5netcdf")
+    for dt in (None, 1.0):
+        with pytest.raises(ValueError, match=r"time: expected equal time steps, found 2 from frame 2 to 3"):
+            XarrayAdapter(str(tmp_path / "p_*.nc"), **options, dt=dt)
+
+
+def test_a_record_in_files_is_not_taken_for_trajectories(tmp_path: Path) -> None:
+    """Unless that is said: a split by trajectory would have frames beside each other on both sides."""
+    for number in range(3):
+        weather(4, 4 * number).to_netcdf(tmp_path / f"p_{number}.nc", engine="h5netcdf")
+    files, options = str(tmp_path / "p_*.nc"), {"fields": ["u"], "splits": ALL}
+    with pytest.raises(ValueError, match=r"time: each file starts .* say `join: time`, or `join: trajectory`"):
+        XarrayAdapter(files, **options)  # type: ignore[arg-type]
+    assert len(XarrayAdapter(files, join="trajectory", **options)) == 3  # type: ignore[arg-type]
+    weather(4, 10).to_netcdf(tmp_path / "p_2.nc", engine="h5netcdf")
+    assert len(XarrayAdapter(files, **options)) == 3  # type: ignore[arg-type]
+
+
 def test_group_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.nc"
     ensemble().to_netcdf(path, engine="h5netcdf", group="outer/inner")

@@ -140,6 +140,7 @@ def test_pieces_of_a_record_must_agree(tmp_path: Path) -> None:
         (later.isel(x=slice(0, 3)), r"expected the grid \{'x': 4, 'y': 5\} and 3 trajectories of .*a_0\.nc, found"),
         (later.isel(sample=slice(0, 2)), r"expected the grid .* and 3 trajectories .*a_0\.nc, found .* and 2"),
         (later.rename(x="z"), r"expected the grid"),
+        (later.assign_coords(x=[0, 1, 2, 4]), r"the spacing along x is not that of .*a_0\.nc: .*point 3 at 3 .* 4;"),
         (later.transpose("time", "sample", "x", "y"), r"expected a field .* as in .*a_0\.nc, found .*must agree"),
         (later.rename(u="v"), r"no field 'u' of real numbers"),
         (later.assign_coords(time=later.time + 1), r"time: expected equal time steps, found 1.5 from"),
@@ -149,6 +150,23 @@ def test_pieces_of_a_record_must_agree(tmp_path: Path) -> None:
         put(change, tmp_path / "a_1.nc")
         with pytest.raises(ValueError, match=rf"a_1\.nc: {words}"):
             XarrayAdapter(str(tmp_path / "a_*.nc"), sample="sample", join="time", splits=RECORD)
+
+
+def test_dt_hides_no_fault_of_the_times(tmp_path: Path) -> None:
+    """It may rescale: steps of one file may differ, but frames follow each other, and pieces too."""
+    whole = mixed(8)[["u"]]
+    options: dict[str, Any] = {"sample": "sample", "dt": 3.0, "splits": RECORD}
+    steps = np.array([0, 1, 2, 4, 5, 7, 8, 9.5])
+    path = put(whole.assign_coords(time=steps), tmp_path / "a.nc")
+    assert XarrayAdapter(path, **options).spec.dt == 3
+    for wrong, words in [(np.nan, "expected finite times"), (4.0, "times that increase, found 4 after 4 .* 3 to 4")]:
+        path = put(whole.assign_coords(time=np.where(steps == 5, wrong, steps)), tmp_path / f"{wrong}.nc")
+        with pytest.raises(ValueError, match=rf"{wrong}\.nc: time: .*{words}"):
+            XarrayAdapter(path, **options)
+    for number, frames in enumerate((slice(0, 4), slice(5, 8))):
+        put(whole.isel(time=frames), tmp_path / f"piece_{number}.nc")
+    with pytest.raises(ValueError, match=r"piece_0.*piece_1\.nc: time: .* found 1 from frame 3 to 4, .* and 0\.5 else"):
+        XarrayAdapter(str(tmp_path / "piece_*.nc"), join="time", **options)
 
 
 def test_file_replaced_while_open(tmp_path: Path) -> None:

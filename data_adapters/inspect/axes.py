@@ -4,20 +4,25 @@ An array of (100, 51, 64, 64) without names can be trajectories, time and two ax
 here takes the likeliest of several readings.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, product
+from itertools import combinations
 
 from data_adapters.contents import CHANNEL, SAMPLE, TIME
 from data_adapters.inspect.findings import LABELLED, Array, Found
 from data_adapters.inspect.names import SPACE, is_unnamed, kind_of, stem
 from data_adapters.inspect.question import Question
+from data_adapters.inspect.readings import (
+    AXIS_NAMES,
+    FEW,
+    ROLES,
+    is_matlab,
+    listed_axes,
+    question_of_axes,
+    question_of_order,
+)  # fmt: skip
 
 __all__ = ["Layout", "layout_of"]
-
-_ROLES = (SAMPLE, TIME, CHANNEL)
-_FEW = 4  # an unnamed axis of more entries is not taken for one of components
-_AXIS_NAMES = ("x", "y", "z")
 
 
 @dataclass
@@ -55,7 +60,7 @@ def layout_of(found: Found, dims: Sequence[str] | None) -> Layout:
         if dims is not None:
             raise ValueError(f"dims: it has no effect, {found.container.label} states the axes; leave it out")
         layout.dims = dict(found.dims)
-        axes = {dim for own in found.dims.values() for dim in own} - set(_ROLES)
+        axes = {dim for own in found.dims.values() for dim in own} - set(ROLES)
         layout.coordinates = {axis: f"dimensions/{axis}" for axis in (TIME, *sorted(axes))}
         layout.why = dict.fromkeys((SAMPLE, TIME, CHANNEL), "stated by the format")
         return layout
@@ -86,8 +91,9 @@ def layout_of(found: Found, dims: Sequence[str] | None) -> Layout:
             layout.notes.append(f"{array.name} is left out: what its axes are is not known; dims= can say it")
     if not any(TIME in own for own in layout.dims.values()):
         first = max(arrays, key=lambda array: len(array.shape))
-        last = _question(first, [None] * len(first.shape), found)
-        text = f"{first.name} ({', '.join(_shown(first))}): no axis of it is called time, and one frame has no forecast"
+        last = question_of_axes(first, [None] * len(first.shape), found)
+        shown = ", ".join(listed_axes(first))
+        text = f"{first.name} ({shown}): no axis of it is called time, and one frame has no forecast"
         raise Question(f"{text}. If one is time, dims= says so; several files are named by a pattern.", last.answers)
     if found.adapter != LABELLED:
         for name, own in layout.dims.items():
@@ -120,7 +126,7 @@ def _is_line(array: Array) -> bool:
 def _stated(arrays: Sequence[Array], dims: tuple[str, ...], found: Found, layout: Layout) -> None:
     """Take what the user says for each array with as many axes."""
     where = found.container.files[0]
-    axes = [dim for dim in dims if dim not in _ROLES]
+    axes = [dim for dim in dims if dim not in ROLES]
     if len(set(dims)) != len(dims) or TIME not in dims or not 1 <= len(axes) <= 3:
         raise ValueError(
             f"dims: expected different names, {TIME} and 1 to 3 axes of space among them (and {SAMPLE}, {CHANNEL}), "
@@ -130,9 +136,9 @@ def _stated(arrays: Sequence[Array], dims: tuple[str, ...], found: Found, layout
         raise ValueError(f"dims: each group of {where} is a trajectory; leave {SAMPLE} out of {list(dims)}")
     fitting = [array for array in arrays if len(array.shape) == len(dims)]
     if found.adapter == LABELLED:
-        fitting = [a for a in fitting if all(d in _ROLES or d == n for d, n in zip(dims, a.dims, strict=True))]
+        fitting = [a for a in fitting if all(d in ROLES or d == n for d, n in zip(dims, a.dims, strict=True))]
     if not fitting:
-        listed = ", ".join(f"{a.name} ({', '.join(_shown(a))})" for a in arrays[:12])
+        listed = ", ".join(f"{a.name} ({', '.join(listed_axes(a))})" for a in arrays[:12])
         raise ValueError(
             f"dims: expected names for the axes of an array of {where}, found {list(dims)}, and it has {listed}"
             + ("; axes of space keep the names that the file gives them" if found.adapter == LABELLED else "")
@@ -140,12 +146,8 @@ def _stated(arrays: Sequence[Array], dims: tuple[str, ...], found: Found, layout
     for array in fitting:
         layout.dims[array.name] = dims
         if found.adapter == LABELLED:
-            layout.named |= {d: n for d, n in zip(dims, array.dims, strict=True) if d in _ROLES}
+            layout.named |= {d: n for d, n in zip(dims, array.dims, strict=True) if d in ROLES}
     layout.why |= dict.fromkeys(dims, "as given")
-
-
-def _shown(array: Array) -> Iterator[str]:
-    return (f"{dim or 'unnamed'} {size}" for dim, size in zip(array.dims, array.shape, strict=True))
 
 
 def _inferred(array: Array, found: Found, layout: Layout) -> None:
@@ -175,12 +177,14 @@ def _inferred(array: Array, found: Found, layout: Layout) -> None:
     if twice:
         _refuse_or_ask_twice(array, known, twice[0], found)
     notes: list[str] = []
-    _by_coordinates(array, known, doubtful, found, why, notes)
-    _by_elimination(array, known, doubtful, found, why)
-    axes = [dim for dim in known if dim is not None and dim not in _ROLES]
+    swapped = _by_coordinates(array, known, doubtful, found, layout, why, notes)
+    _by_elimination(array, known, doubtful, found, why, notes)
+    axes = [dim for dim in known if dim is not None and dim not in ROLES]
     if None in known or not 1 <= len(axes) <= 3:
-        raise _question(array, known, found)
-    named = {d: n for d, n in zip(known, array.dims, strict=True) if d in _ROLES and d is not None and n}
+        raise question_of_axes(array, known, found, swapped=swapped)
+    if swapped:
+        raise question_of_order(array, known, swapped)
+    named = {d: n for d, n in zip(known, array.dims, strict=True) if d in ROLES and d is not None and n}
     if found.adapter == LABELLED and any(layout.named.get(role, name) != name for role, name in named.items()):
         layout.notes.append(f"{array.name} is left out: it lies along {', '.join(array.dims)}, unlike the others")
         return
@@ -193,7 +197,7 @@ def _inferred(array: Array, found: Found, layout: Layout) -> None:
 def _refuse_or_ask_twice(array: Array, known: list[str | None], role: str, found: Found) -> None:
     both = [dim for dim, kind in zip(array.dims, known, strict=True) if kind == role]
     if role == TIME:
-        raise _question(array, [None if kind == TIME else kind for kind in known], found, among=both)
+        raise question_of_axes(array, [None if kind == TIME else kind for kind in known], found, among=both)
     raise ValueError(
         f"{found.container.files[0]}: {array.name}: expected one axis of {role}, found {' and '.join(both)}; join them "
         f'into one with xarray: dataset.stack({role}={both}).reset_index("{role}").to_netcdf("mine.nc")'
@@ -201,9 +205,20 @@ def _refuse_or_ask_twice(array: Array, known: list[str | None], role: str, found
 
 
 def _by_coordinates(
-    array: Array, known: list[str | None], doubtful: set[int], found: Found, why: dict[str, str], notes: list[str]
-) -> None:
-    """Unnamed axes whose length is that of coordinates, and of these alone."""
+    array: Array,
+    known: list[str | None],
+    doubtful: set[int],
+    found: Found,
+    layout: Layout,
+    why: dict[str, str],
+    notes: list[str],
+) -> list[str]:
+    """Unnamed axes whose length is that of coordinates, and of these alone.
+
+    Returns:
+        Names of axes that are equally long, where nothing says in which order they lie.
+    """
+    swapped: list[str] = []
     lines = {name: own for name, own in found.arrays.items() if _is_line(own) and own.shape[-1] > 1}
     kinds = {name: kind_of(stem(name), own.attributes)[0] for name, own in lines.items()}
     lines = {name: own for name, own in lines.items() if kinds[name] in (TIME, SPACE, SAMPLE)}
@@ -223,15 +238,19 @@ def _by_coordinates(
             continue
         if len(axes) > 1 and any(kinds[name] != SPACE for name in names):
             continue
-        ordered = sorted(names, key=stem)
+        by_axis = {stem(name): name for name in names}
+        if len(by_axis) < len(axes):
+            continue
+        order, note = sorted(by_axis), ""
+        if len(axes) > 1:
+            settled, note = _order(order, found, layout)
+            swapped += [] if settled else order
+            order = settled or order
+        ordered = [by_axis[axis] for axis in order]
         for i, name in zip(axes, ordered, strict=True):
             known[i] = stem(name) if kinds[name] == SPACE else kinds[name]
             why.setdefault(known[i] or "", f"as long as {name}")
-        if len(axes) > 1:
-            notes.append(
-                f"{' and '.join(map(stem, ordered))} are equally long: that they lie in this order is an assumption, "
-                "dims= says otherwise"
-            )
+        notes += [note] if note else []
     tables = [own for name, own in found.arrays.items() if len(own.shape) == 2 and kind_of(stem(name))[0] == TIME]
     for table in tables if TIME not in known and SAMPLE not in known else ():
         pairs = [
@@ -244,10 +263,29 @@ def _by_coordinates(
             (i, j) = pairs[0]
             known[i], known[j] = SAMPLE, TIME
             why[SAMPLE] = why[TIME] = f"{table.name} has a row of times for each"
+    return swapped
+
+
+def _order(names: Sequence[str], found: Found, layout: Layout) -> tuple[list[str], str]:
+    """In which order axes of the same length lie, and a note on what says so; [] where nothing does."""
+    for own in layout.dims.values():
+        if set(names) <= set(own):
+            return [dim for dim in own if dim in names], ""  # as in an array that is settled
+    both = f"{' and '.join(names)} are equally long"
+    if is_matlab(found):
+        return list(names)[::-1], f"{both}: reversed, as MATLAB stores them; dims= says otherwise"
+    if {"density", "Vx", "Vy", "x-coordinate", "y-coordinate"} <= set(found.arrays):
+        return list(names), f"{both}: in this order, as in PDEBench, whose names of arrays these are"
+    return [], ""
 
 
 def _by_elimination(
-    array: Array, known: list[str | None], doubtful: set[int], found: Found, why: dict[str, str]
+    array: Array,
+    known: list[str | None],
+    doubtful: set[int],
+    found: Found,
+    why: dict[str, str],
+    notes: list[str],
 ) -> None:
     """What is left when time is known: trajectories before it, components and space behind it."""
     if TIME not in known:
@@ -260,25 +298,32 @@ def _by_elimination(
             known[i] = SAMPLE
             why[SAMPLE] = "one entry"
     unnamed = [i for i in before if known[i] is None and i not in doubtful]
-    spatial = [dim for dim in known if dim and dim not in _ROLES]
+    spatial = [dim for dim in known if dim and dim not in ROLES]
     if unnamed == [0] and len(before) == 1 and SAMPLE not in known and not found.trajectories and (spatial or after):
         known[0] = SAMPLE
         why[SAMPLE] = "the only axis before time, of which nothing else is said"
     for i in (len(known) - 1, time + 1):
         others = [array.shape[j] for j in range(time + 1, len(known)) if j != i]
-        few = i in after and i not in doubtful and array.shape[i] <= _FEW
-        if few and CHANNEL not in known and others and min(others) > _FEW:
+        few = i in after and i not in doubtful and array.shape[i] <= FEW
+        if few and CHANNEL not in known and others and min(others) > FEW:
             known[i] = CHANNEL
             why[CHANNEL] = "an unnamed axis of few entries"
-    free = [name for name in _AXIS_NAMES if name not in known]
+    free = [name for name in AXIS_NAMES if name not in known]
     left = [i for i in after if known[i] is None]
-    if len(left) + len([dim for dim in known if dim and dim not in _ROLES]) <= 3:
+    if len(left) + len([dim for dim in known if dim and dim not in ROLES]) <= 3:
+        named = [i for i in left if not array.dims[i]]
+        free = free[: len(named)][:: -1 if is_matlab(found) else 1]
         for i in left:
             others = [array.shape[j] for j in range(time + 1, len(known)) if j != i]
-            if i in doubtful and array.shape[i] <= _FEW and others and min(others) > _FEW:
+            if i in doubtful and array.shape[i] <= FEW and others and min(others) > FEW:
                 continue  # "band 3" may be components
             known[i] = array.dims[i] if array.dims[i] else free.pop(0)
             why.setdefault(known[i] or "", "behind time")
+        given = [known[i] or "" for i in named if known[i]]
+        if len(given) > 1:
+            notes.append(
+                f"{', '.join(given)}: names given here to axes that have none, in this order; dims= gives others"
+            )
 
 
 def _by_length(array: Array, arrays: Sequence[Array], layout: Layout) -> None:
@@ -309,52 +354,3 @@ def _find_coordinate(dim: str, size: int, found: Found, layout: Layout) -> None:
         if fits and one_row and array.shape[-1] in (size, size + 1) and name not in layout.dims:
             layout.coordinates[dim] = name
             return
-
-
-def _question(array: Array, known: Sequence[str | None], found: Found, among: Sequence[str] = ()) -> Question:
-    shown = ", ".join(_shown(array)) if any(array.dims) else " x ".join(map(str, array.shape))
-    what = f"which of {' and '.join(among)} is time" if among else "what are its axes"
-    if not among and TIME in known and any(known):
-        what = "which axes are trajectories, components and space"
-    answers = {}
-    for dims in _readings(array, known, bool(found.trajectories), found.adapter == LABELLED)[:5]:
-        sizes = [f"{size} {_MEANING.get(dim, dim)}" for dim, size in zip(dims, array.shape, strict=True)]
-        answers[f"dims=[{','.join(dims)}]"] = ", ".join(sizes)
-    rule = "sample, time, channel and names for 1 to 3 axes of space, in index order"
-    return Question(f"{array.name} ({shown}): {what}? Nothing in the file says so. dims= does: {rule}.", answers)
-
-
-_MEANING = {SAMPLE: "trajectories", TIME: "times", CHANNEL: "components"}
-
-
-def _readings(array: Array, known: Sequence[str | None], grouped: bool, labelled: bool) -> list[tuple[str, ...]]:
-    """All that the axes may be, the most usual first."""
-    options = []
-    for i, dim in enumerate(known):
-        open_roles = [TIME, SPACE, *([] if grouped else [SAMPLE]), *([CHANNEL] if array.shape[i] <= 9 else [])]
-        options.append([dim] if dim in _ROLES else [SPACE] if dim else open_roles)
-    ranked = []
-    for reading in product(*options):
-        spatial = reading.count(SPACE)
-        if reading.count(TIME) != 1 or not 1 <= spatial <= 3 or max(map(reading.count, (SAMPLE, CHANNEL))) > 1:
-            continue
-        time = reading.index(TIME)
-        rank = 0.0
-        if SAMPLE in reading:
-            rank += 4 * (reading.index(SAMPLE) != 0)
-        elif len(reading) > 3:
-            rank += 1.5
-        rank += {0: 0, 1: 0 if SAMPLE in reading else 3, len(reading) - 1: 1}.get(time, 4)
-        if CHANNEL in reading:
-            channel = reading.index(CHANNEL)
-            rank += 0 if channel == len(reading) - 1 else 0.5 if channel == time + 1 else 3
-            rank += 2 * (array.shape[channel] > _FEW)
-        rank += 3 * sum(array.shape[i] <= _FEW for i, role in enumerate(reading) if role == SPACE)
-        free = iter(_AXIS_NAMES)
-        dims = tuple(
-            role if role != SPACE else known[i] or (array.dims[i] if labelled and array.dims[i] else next(free))
-            for i, role in enumerate(reading)
-        )
-        if len(set(dims)) == len(dims):
-            ranked.append((rank, dims))
-    return [dims for rank, dims in sorted(ranked, key=lambda pair: pair[0]) if rank < 6]
