@@ -216,6 +216,18 @@ class GridAdapter:
         return self._frames
 
     @property
+    def space(self) -> Mapping[str, range]:
+        """Which points of each axis of the files are used."""
+        return self._space
+
+    @property
+    def chunks(self) -> Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]:
+        """Of each array that is read, if it lies in chunks: their shape, and what its axes are."""
+        dims = {source.path: source.dims for sources in self._sources for source in sources}
+        found = {path: self._store.chunks(self._store.files[0], path) for path in dims}
+        return {path: (chunk, dims[path]) for path, chunk in found.items() if chunk is not None}
+
+    @property
     def origin(self) -> dict[str, Any]:
         """What the statistics of the training split depend on, the same for all splits."""
         pieces = {"time": self._stored, **self._space}

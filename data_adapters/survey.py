@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from data_adapters.chunks import chunk_costs
 from data_adapters.contents import other_spacing
 from data_adapters.grid import GridAdapter
 from data_adapters.moments import SMALLEST_SCALE, Moments
@@ -101,6 +102,8 @@ def survey(
     if any(adapter.faults for adapter in adapters.values()):
         found.warnings.append("files with errors are left out here: the numbers, and splits by a rule, are of the rest")
     _compare(adapters, found)
+    for adapter in list(adapters.values())[:1]:
+        found.warnings += chunk_costs(adapter)
     total = sum(len(adapter) * adapter.spec.num_steps for adapter in adapters.values())
     tallies: dict[str, _Tally] = {}
     digests: dict[bytes, tuple[str, int]] = {}

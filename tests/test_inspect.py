@@ -139,6 +139,20 @@ def test_whole_arrays_of_pdebench(inspected: Inspected) -> None:
     )
 
 
+def test_what_a_name_and_chunks_say(inspected: Inspected) -> None:
+    """A comment each: the file's name tells of the boundary, and a chunk covers several trajectories."""
+    path = hdf5(inspected.folder / "1D_CFD_periodic_Train.hdf5", {"t": np.arange(9.0), "x": np.arange(16.0)})
+    with h5py.File(path, "a") as file:
+        file.create_dataset("u", data=values(10, 9, 16), chunks=(5, 3, 8))
+    assert inspected.write(path.name)["boundary"] == "open"
+    assert "# boundary: periodic if the name means that: 1D_CFD_periodic_Train.hdf5 says periodic" in inspected.text
+    assert "# u: its chunks of 5 x 3 x 8 (sample, time, x) hold 5 trajectories each" in inspected.text
+    path.rename(inspected.folder / "non_periodic.hdf5")
+    (inspected.folder / "1D_CFD_periodic_Train.yaml").unlink()
+    inspected.write("non_periodic.hdf5")
+    assert "says periodic" not in inspected.text
+
+
 def test_a_table_of_times(inspected: Inspected) -> None:
     """As in PDEBench's incompressible flow: times for each trajectory, components last, an array of points apart."""
     arrays = {

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -109,3 +110,22 @@ def test_what_a_user_should_know_of(tmp_path: Path) -> None:
     for warning, pattern in zip(found.warnings, words, strict=True):
         assert re.search(pattern, warning)
     assert found.moments.statistics()["std"]["faint"] == SMALLEST_SCALE
+
+
+def test_chunks_that_are_read_many_times(tmp_path: Path) -> None:
+    """The numbers are those of h5py: chunks that a trajectory, or the part of the grid that is used, shares."""
+    values = noise(8, 6, 32)
+    options = describe(tmp_path, fields=["u"])
+    for chunks, space, words in (
+        ((1, 6, 32), None, ""),
+        ((1, 2, 8), {"x": {"stop": 8}}, ""),
+        ((4, 3, 8), None, r"u: its chunks of 4 x 3 x 8 \(sample, time, x\) hold 4 .* one reads 4: .* u:CHUNK=1x3x32 "),
+        ((1, 3, 32), {"x": {"start": 4, "stop": 12}}, r"more than the 8 points .* 4.0 times over: store that part"),
+        ((1, 3, 32), {"x": {"step": 2}}, ""),
+    ):
+        with h5py.File(tmp_path / "mine_0.h5", "w") as file:
+            file.create_dataset("u", data=values, chunks=chunks)
+        warnings = look({**options, "space": space}).warnings
+        assert bool(warnings) == bool(words), warnings
+        assert re.search(words, "".join(warnings))
+        assert all(warning.startswith(str(tmp_path / "mine_0.h5")) for warning in warnings)

@@ -1,5 +1,6 @@
 """The mapping that is proposed for files, option by option with its reason, as the text of a YAML file."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_adapters.chunks import shared_chunks
 from data_adapters.contents import CHANNEL, SAMPLE, TIME
 from data_adapters.files import local_name
 from data_adapters.inspect.axes import Layout
@@ -84,6 +86,7 @@ def propose(
         lines += _arrays(found, layout, main, axes, record)
     lines += _fields(fields, main if found.adapter in (ARRAYS, GROUPS) else None, ranges)
     lines += _not_taken(found, layout, fields)
+    lines += [Line("", why=note) for name in known if (note := _shared_chunks(found, layout, name))]
     lines.append(Line("", why=f"axes: {flow(axes)}, the file's order, become the last of D, H, W; `axes` changes it"))
     lines += _boundary(found, layout, axes, options.get("boundary"))
     lines += _step(found, record, options.get("dt"))
@@ -143,6 +146,15 @@ def _arrays(found: Found, layout: Layout, main: Sequence[str], axes: Sequence[st
     if parameters := _parameters(found, layout, record):
         lines.append(Line("parameters", parameters, "of each trajectory; leave out what is none"))
     return lines
+
+
+def _shared_chunks(found: Found, layout: Layout, name: str) -> str:
+    """A sentence where one chunk covers several trajectories."""
+    array, dims = found.arrays[name], layout.dims[name]
+    if array.chunks is None or len(array.chunks) != len(dims):
+        return ""
+    sizes = {d: n for d, n in zip(dims, array.shape, strict=True) if d not in (SAMPLE, TIME, CHANNEL)}
+    return shared_chunks(name, array.chunks, dims, sizes)
 
 
 def _length(found: Found, layout: Layout, dim: str) -> int:
@@ -219,6 +231,10 @@ def _boundary(found: Found, layout: Layout, axes: Sequence[str], given: Any) -> 
     if round_the_globe:
         proposed = flow(dict.fromkeys(round_the_globe, "periodic"))
         lines.append(Line("", why=f"boundary: {proposed} if it closes: {round_the_globe[0]} spans the whole circle"))
+    last = found.container.files[0].rpartition("/")[2]
+    # PDEBench says so in names alone: 2D_CFD_Rand_M0.1_Eta0.01_Zeta0.01_periodic_128_Train.hdf5.
+    if re.search(r"(?<!non)(?<!non[_-])(?<!a)periodic", last, re.IGNORECASE):
+        lines.append(Line("", why=f"boundary: periodic if the name means that: {last} says periodic"))
     return lines
 
 
