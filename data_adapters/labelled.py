@@ -200,7 +200,7 @@ class _LabelledStore:
         return np.concatenate(parts, axis - sum(isinstance(part, int) for part in selection[:axis]))
 
     def chunks(self, file: str, path: str) -> tuple[int, ...] | None:
-        with DATASETS.lend(self._openings[file][0]) as found:
+        with self._fresh(self._openings[file][0]) as found:
             variable = found.variables[path]
             chunks = variable.encoding.get("preferred_chunks") or {}
         return tuple(chunks.get(dim, 1) for dim in variable.dims) if chunks else None
