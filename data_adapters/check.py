@@ -15,7 +15,12 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from data_adapters.files import find_files
 from data_adapters.grid import GridAdapter
+from data_adapters.hdf5 import split_files
+from data_adapters.probe import probe
+from data_adapters.remote import local_copies
+from data_adapters.splits import SPLITS
 from data_adapters.statistics_file import settle_statistics
 from data_adapters.survey import Survey, survey
 from data_adapters.survey_table import field_table, findings, numbers_of, rule_in_words, split_table
@@ -70,11 +75,39 @@ def _survey(name: str, dataset: DatasetConfig, console: Console) -> Survey:
             prepare(dataset)
         except (ValueError, OSError, InstantiationException) as error:
             return Survey(errors=[str(_cause(error))])
-        return survey(
+        warnings = []
+        try:
+            refused = probe(_files(dataset))
+        except OSError as error:
+            refused, warnings = {}, [f"files were not opened in another process first: {error}"]
+        if refused:
+            return Survey(
+                errors=[
+                    f"{file}: expected a readable HDF5 file, found that HDF5 hangs or crashes on it: {reason}; "
+                    "fetch or generate it again, or remove it; the data set was not opened further"
+                    for file, reason in refused.items()
+                ]
+            )
+        found = survey(
             partial(_open, name, {**dataset, "tolerant": True}),
             dataset.get("missing", "refuse"),
             advance=lambda frames, total: bar.update(task, advance=frames, total=total),
         )
+        found.warnings += warnings
+        return found
+
+
+def _files(dataset: DatasetConfig) -> list[str]:
+    """Local files and copies of a data set, as far as they can be known before its reader is made."""
+    cache = dataset.get("cache")
+    try:
+        if "files" in dataset:
+            return local_copies(find_files(dataset["files"], dataset.get("order", "numeric")), cache)
+        if "path" in dataset:
+            return [file for split in SPLITS for file in local_copies(split_files(dataset["path"], split), cache)]
+    except (ValueError, OSError, TypeError, AttributeError):
+        pass  # the reader raises it again, and says what it means
+    return []
 
 
 def _open(name: str, dataset: Mapping[str, Any], split: str) -> GridAdapter:

@@ -322,6 +322,15 @@ class GridAdapter:
         number = self._part.trajectories[trajectory]
         return {name: float(values[number]) for name, values in self._parameters.items()}
 
+    def unwritten(self, file: str) -> dict[str, tuple[int, int]]:
+        """Of each array that is read from a file: pieces that were never written, and all.
+
+        Raises:
+            FileNotFoundError: The file has been removed.
+            ValueError: It cannot be read.
+        """
+        return {array.path: self._store.unwritten(file, array.path) for array in self._plan}
+
     def close(self) -> None:
         """Close the files in this process; the next read opens them again."""
         self._store.close()

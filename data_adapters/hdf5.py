@@ -15,12 +15,12 @@ from data_adapters.contents import Contents
 from data_adapters.files import collection, find_files, fingerprint, join
 from data_adapters.grid import GridAdapter, Options, Selection
 from data_adapters.handles import HANDLES, UnreadableError
-from data_adapters.raw import RawArray, raw_array
+from data_adapters.raw import RawArray, raw_array, unwritten_chunks
 from data_adapters.remote import is_remote, list_folder, local_copies
 from data_adapters.splits import check_split
 from data_adapters.well_layout import field_ranks, read_contents
 
-__all__ = ["ArrayAdapter", "GroupAdapter", "WellAdapter"]
+__all__ = ["ArrayAdapter", "GroupAdapter", "WellAdapter", "split_files"]
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -143,6 +143,10 @@ class _Store:
             found: tuple[int, ...] | None = opened[path].chunks
         return found
 
+    def unwritten(self, file: str, path: str) -> tuple[int, int]:
+        with self._fresh(file) as opened:
+            return unwritten_chunks(opened[path])
+
     def fingerprint(self) -> str:
         return fingerprint(self.files)
 
@@ -185,10 +189,10 @@ class _WellStore(_Store):
         self.name = Path(path).name
         check_split(split, path)
         check_texts(path, cache=cache)
-        self.files = local_copies(_split_files(path, split), cache)
+        self.files = local_copies(split_files(path, split), cache)
 
     def fingerprint(self) -> str:
-        return fingerprint(_split_files(self.where, "train"))
+        return fingerprint(split_files(self.where, "train"))
 
     def choices(self) -> list[Choice]:
         with self._fresh(self.files[0]) as file:
@@ -248,6 +252,13 @@ class _ArrayStore(_Store):
         found = super().chunks(file, f"{self._names[file][0]}/{path}")
         return None if found is None else (1, *found)
 
+    def unwritten(self, file: str, path: str) -> tuple[int, int]:
+        if not self._grouped:
+            return super().unwritten(file, path)
+        with self._fresh(file) as opened:
+            counts = [unwritten_chunks(opened[f"{name}/{path}"]) for name in self._names[file]]
+        return sum(missing for missing, _ in counts), sum(total for _, total in counts)
+
     def read(self, file: str, path: str, selection: Selection, out: np.ndarray | None = None) -> np.ndarray:
         if self._grouped:
             # The group of a trajectory stands in for the axis of samples, which `read_groups` put first.
@@ -257,7 +268,12 @@ class _ArrayStore(_Store):
         return super().read(file, path, selection, out)
 
 
-def _split_files(folder: str, split: str) -> list[str]:
+def split_files(folder: str, split: str) -> list[str]:
+    """The files of a split in The Well's layout, in the order of their names.
+
+    Raises:
+        FileNotFoundError: The folder, the split or every file in it is missing.
+    """
     found: list[str] | None = None
     for place in (folder, join(folder, "data"), join(folder, f"data/{split}")):
         try:

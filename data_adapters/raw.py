@@ -12,7 +12,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-__all__ = ["RawArray", "raw_array"]
+__all__ = ["RawArray", "raw_array", "unwritten_chunks"]
 
 # Of one call; the system takes 1024 on Linux.
 _MOST_BUFFERS = 512
@@ -77,6 +77,24 @@ def raw_array(data: h5py.Dataset, file: h5py.File) -> RawArray | None:
         and not data.is_virtual
     )
     return RawArray(offset, data.shape, data.dtype) if usable else None
+
+
+def unwritten_chunks(data: h5py.Dataset) -> tuple[int, int]:
+    """Of the chunks of an array: how many the file does not hold, and how many its shape asks for.
+
+    An array without chunks counts as one.  The library reads what was never written as the fill value, silently.
+    """
+    kept = data.id.get_create_plist()
+    if kept.get_layout() == h5py.h5d.CHUNKED:
+        total = prod(-(-size // chunk) for size, chunk in zip(data.shape, data.chunks, strict=True))
+        return max(total - data.id.get_num_chunks(), 0), total
+    absent = (
+        kept.get_layout() == h5py.h5d.CONTIGUOUS
+        and kept.get_external_count() == 0
+        and data.size
+        and data.id.get_storage_size() == 0
+    )
+    return int(bool(absent)), 1
 
 
 def _read(file: h5py.File, buffers: Sequence[memoryview], offset: int) -> None:

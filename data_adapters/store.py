@@ -42,6 +42,9 @@ class Store(Protocol):
     def chunks(self, file: str, path: str) -> tuple[int, ...] | None:
         """Shape of the pieces in which an array is stored, None where it is in one piece."""
 
+    def unwritten(self, file: str, path: str) -> tuple[int, int]:
+        """Pieces of an array that were never written, and all; (0, 0) where the format does not tell."""
+
     def fingerprint(self) -> str:
         """Of the names, the order and the sizes of the files of the training split, or of all that are divided."""
 

@@ -104,6 +104,7 @@ def survey(
     _compare(adapters, found)
     for adapter in list(adapters.values())[:1]:
         found.warnings += chunk_costs(adapter)
+    _note_unwritten(adapters, found)
     total = sum(len(adapter) * adapter.spec.num_steps for adapter in adapters.values())
     tallies: dict[str, _Tally] = {}
     digests: dict[bytes, tuple[str, int]] = {}
@@ -152,6 +153,23 @@ def _compare(adapters: Mapping[str, GridAdapter], found: Survey) -> None:
             found.errors.append(
                 f"{adapter.files[0]}: {split}: expected two or more frames, found one: nothing can be forecast from it"
             )
+
+
+def _note_unwritten(adapters: Mapping[str, GridAdapter], found: Survey) -> None:
+    """A run that was stopped, and a copy that was, leave arrays of full shape in which numbers are missing."""
+    holders = {file: adapter for adapter in adapters.values() for file in adapter.files}
+    for file, adapter in holders.items():
+        try:
+            counts = adapter.unwritten(file)
+        except (ValueError, OSError) as error:
+            found.errors.append(str(error))
+            continue
+        for path, (missing, total) in counts.items():
+            if missing:
+                found.warnings.append(
+                    f"{file}: {path}: {missing:,} of its {total:,} chunks were never written and are read as the fill "
+                    "value, mostly 0; if its writer did not mean that, generate or fetch the file again"
+                )
 
 
 class _Tally:

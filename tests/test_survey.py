@@ -129,3 +129,16 @@ def test_chunks_that_are_read_many_times(tmp_path: Path) -> None:
         assert bool(warnings) == bool(words), warnings
         assert re.search(words, "".join(warnings))
         assert all(warning.startswith(str(tmp_path / "mine_0.h5")) for warning in warnings)
+
+
+def test_chunks_that_were_never_written_are_counted(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "mine_0.h5", "w") as file:
+        for name in ("u", "unused"):
+            data = file.create_dataset(name, (4, 5, 8), "f4", chunks=(1, 2, 8))  # three chunks a trajectory
+            data[:3] = noise(3, 5, 8)
+        data[:1] = 0
+        file.create_dataset("v", (4, 5, 8), "f4")
+        file.create_dataset("w", data=noise(4, 5, 8), chunks=(3, 3, 3))
+    found = look(describe(tmp_path, fields=["u", "v", "w"]))
+    counted = [re.search(r": (\w+): (\d+) of its (\d+) chunks were never", line) for line in found.warnings]
+    assert [match.groups() for match in counted if match] == [("u", "3", "12"), ("v", "1", "1")]
