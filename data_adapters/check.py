@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -99,15 +100,15 @@ def _survey(name: str, dataset: DatasetConfig, console: Console) -> Survey:
 
 def _files(dataset: DatasetConfig) -> list[str]:
     """Local files and copies of a data set, as far as they can be known before its reader is made."""
-    cache = dataset.get("cache")
-    try:
-        if "files" in dataset:
-            return local_copies(find_files(dataset["files"], dataset.get("order", "numeric")), cache)
-        if "path" in dataset:
-            return [file for split in SPLITS for file in local_copies(split_files(dataset["path"], split), cache)]
-    except (ValueError, OSError, TypeError, AttributeError):
-        pass  # the reader raises it again, and says what it means
-    return []
+    cache, found = dataset.get("cache"), []
+    for split in SPLITS if "path" in dataset else ("all",):
+        # What is wrong the reader raises again, and says what it means; a split that is absent hides no other.
+        with suppress(ValueError, OSError, TypeError, AttributeError):
+            if "path" in dataset:
+                found += local_copies(split_files(dataset["path"], split), cache)
+            elif "files" in dataset:
+                found += local_copies(find_files(dataset["files"], dataset.get("order", "numeric")), cache)
+    return found
 
 
 def _open(name: str, dataset: Mapping[str, Any], split: str) -> GridAdapter:
