@@ -90,7 +90,7 @@ class MixtureDataModule(LightningDataModule):
         block: int = 8,
         validation_windows: int | None = 64,
         num_workers: int = 0,
-        memory: int = 512,
+        memory: int = 1024,
         start_method: str | None = None,
         persistent: bool = True,
         seed: int = 0,
