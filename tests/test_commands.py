@@ -296,15 +296,17 @@ def test_a_data_set_of_ones_own_trains_under_its_own_name(suite_root: Path, tmp_
     done = train(suite_root, f"data={tmp_path}/mine.yaml", f"run_dir={tmp_path}/run", *FAST)
     assert done.returncode == 0, done.stderr
     assert "(mine " in done.stdout
-    lost = evaluate(tmp_path, f"checkpoint={tmp_path}/run")
-    assert lost.returncode == 1
-    assert "there is no data set 'mine'" in lost.stderr
-    judged = evaluate(tmp_path, f"checkpoint={tmp_path}/run", "data=mine.yaml", "figures=false")
+    # The run remembers where its YAML is.
+    judged = evaluate(tmp_path, f"checkpoint={tmp_path}/run", "figures=false")
     assert judged.returncode == 0, judged.stderr
     rollouts = xr.open_dataset(tmp_path / "run" / "evaluation" / "rollout.nc", group="mine")
     assert rollouts.p.attrs["units"] == "Pa"
     recorded = yaml.safe_load((tmp_path / "run" / "evaluation" / "evaluate.yaml").read_text())
     assert recorded["datasets"]["mine"]["path"] == str(path)
+    (tmp_path / "mine.yaml").unlink()
+    lost = evaluate(tmp_path, f"checkpoint={tmp_path}/run")
+    assert lost.returncode == 1
+    assert re.search(r"data: there is no file \S+/mine\.yaml", lost.stderr)
 
 
 def test_a_command_that_lacks_an_option_says_which(call: Any, tmp_path: Path) -> None:
