@@ -94,17 +94,18 @@ def measure(data: str, storage: str, folder: Path, options: Mapping[str, Any]) -
         probabilities=np.ones(1),
         seed=options["seed"],
     )
-    plan = [[windows.locate(index) for index in indices] for _, indices in sampler]  # of the first epoch
+    plan = _Plan(sampler, windows)
     length = options["context"] + options["target"]
     frame = 4 * int(adapter.spec.component_mask.sum()) * int(np.prod(adapter.spec.spatial_shape))
-    used = frame * length * sum(map(len, plan))
+    samples = options["batches"] * options["batch_size"]
+    used = frame * length * samples
     workers = options["workers"]
     epochs: dict[tuple[str, int], Epoch] = {("slices", 0): _slices(adapter, plan, length)}
     for count in dict.fromkeys((0, workers)):
         loader = ResumableLoader(WindowBatches({data: windows}), sampler, count)
         epochs["morph", count] = _drained(loader)
     if find_spec("the_well") is not None:
-        epochs["WellDataset", workers] = _drained(_well(folder, options, [w for batch in plan for w in batch]))
+        epochs["WellDataset", workers] = _drained(_well(folder, options, plan))
     times: dict[tuple[str, int], list[float]] = {key: [] for key in epochs}
     read: dict[tuple[str, int], int] = {}
     for number in range(options["repeats"] + 1):  # the first starts processes and opens files
@@ -113,7 +114,6 @@ def measure(data: str, storage: str, folder: Path, options: Mapping[str, Any]) -
             epoch(number)
             times[key].append(perf_counter() - start)
             read[key] = _bytes_read() - before
-    samples = sum(map(len, plan))
     best = {key: samples / min(found[1:]) for key, found in times.items()}
     growth = _growth(epochs["morph", workers], options["epochs"])
     return [
@@ -130,7 +130,32 @@ def measure(data: str, storage: str, folder: Path, options: Mapping[str, Any]) -
     ]
 
 
-def _slices(adapter: WellAdapter, plan: list[list[tuple[int, int]]], length: int) -> Epoch:
+class _Plan:
+    """(trajectory, first frame) of the windows of each batch of an epoch: the same for all readers.
+
+    Args:
+        per_trajectory: Where given, windows are numbered by a reader that counts so many for each trajectory.
+    """
+
+    def __init__(self, sampler: MixtureSampler, windows: Windows, per_trajectory: int | None = None) -> None:
+        self.sampler = sampler
+        self.windows = windows
+        self.per_trajectory = per_trajectory
+
+    def set_epoch(self, epoch: int) -> None:
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for _, indices in self.sampler:
+            places = [self.windows.locate(index) for index in indices]
+            each = self.per_trajectory
+            yield places if each is None else [trajectory * each + start for trajectory, start in places]
+
+
+def _slices(adapter: WellAdapter, plan: _Plan, length: int) -> Epoch:
     """What a reader cannot do without: the files open, a slice of each array for each window of a batch."""
     (path,) = adapter.files
     file = h5py.File(path)
@@ -138,6 +163,7 @@ def _slices(adapter: WellAdapter, plan: list[list[tuple[int, int]]], length: int
 
     def epoch(number: int) -> object:
         batch: object = None
+        plan.set_epoch(number)
         for places in plan:
             batch = [[array[i, start : start + length] for array in arrays] for i, start in places]
         return batch
@@ -147,14 +173,13 @@ def _slices(adapter: WellAdapter, plan: list[list[tuple[int, int]]], length: int
 
 def _drained(loader: DataLoader[Any]) -> Epoch:
     def epoch(number: int) -> object:
-        if isinstance(loader.sampler, MixtureSampler):
-            loader.sampler.set_epoch(number)
+        (loader.sampler if isinstance(loader, ResumableLoader) else loader.batch_sampler).set_epoch(number)  # type: ignore
         return deque(loader, maxlen=1)  # as in training, the last batch is held while the next is made
 
     return epoch
 
 
-def _well(folder: Path, options: Mapping[str, Any], places: list[tuple[int, int]]) -> DataLoader[Any]:
+def _well(folder: Path, options: Mapping[str, Any], plan: _Plan) -> DataLoader[Any]:
     from the_well.data import WellDataset  # the test extra
 
     dataset = WellDataset(
@@ -164,13 +189,11 @@ def _well(folder: Path, options: Mapping[str, Any], places: list[tuple[int, int]
         n_steps_output=options["target"],
         use_normalization=False,
     )
-    per_trajectory = len(dataset) // len(WellAdapter(folder))
-    order = [trajectory * per_trajectory + start for trajectory, start in places]
+    order = _Plan(plan.sampler, plan.windows, len(dataset) // len(plan.windows.adapter))
     workers = options["workers"]
     return DataLoader(
         dataset,
-        batch_size=options["batch_size"],
-        sampler=order,
+        batch_sampler=order,
         num_workers=workers,
         persistent_workers=workers > 0,
     )
