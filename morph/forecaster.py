@@ -107,13 +107,22 @@ class Forecaster(LightningModule):
         return data
 
     def setup(self, stage: str) -> None:
-        """Refuse data sets that exceed the model's capacity, and a context that leaves what is trained unused."""
-        if self._data.context == 1 and "time_attention" in (self.trained["train_only"] or ()):
+        """As `check` of the data that it is trained on."""
+        self.check(self._data)
+
+    def check(self, data: MixtureDataModule) -> None:
+        """Refuse data on which the model cannot be trained; after its `setup`.
+
+        Raises:
+            ValueError: A data set exceeds the model's capacity or lacks the statistics that it needs, or the context
+                leaves what is trained unused.
+        """
+        if data.context == 1 and "time_attention" in (self.trained["train_only"] or ()):
             raise ValueError("train_only: time_attention has no effect on a context of one frame; raise window.context")
-        for name, spec in self._data.specs.items():
-            shape = (self._data.context, spec.num_fields, spec.num_components)
+        for name, spec in data.specs.items():
+            shape = (data.context, spec.num_fields, spec.num_components)
             self.model.capacity.admit(f"data set {name!r}", *shape)
-            if self.model.normalisation.kind == "dataset" and self._data.train[name].adapter.statistics is None:
+            if self.model.normalisation.kind == "dataset" and data.train[name].adapter.statistics is None:
                 raise ValueError(
                     f"data set {name!r}: normalisation=dataset needs the statistics of its training split, and there "
                     f"are none; python -m data_adapters.check dataset={name} stores them, or take normalisation=context"

@@ -61,6 +61,10 @@ def main(config: DictConfig) -> None:
     where = device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     computed_in = precision(config.trainer.precision, where)
     set_execution(forecaster.model, **plain["execution"], device=where, dtype=dtype(computed_in))
+    # All that can be wrong with the data comes out before a run is replaced.
+    data.prepare_data()
+    data.setup("fit")
+    forecaster.check(data)
     claim(run_dir, config.overwrite, resume)
     callbacks = instantiate(
         {k: v for k, v in plain["callbacks"].items() if k != "in_between" or config.checkpoint_every}

@@ -158,7 +158,18 @@ def test_what_a_user_can_mend_is_one_message(
     assert re.search(message, done.stderr, re.DOTALL), done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ")
-    assert [p for p in (tmp_path / "run").rglob("*") if p.is_file()] == []
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fault", ["model.capacity.max_fields=2", "window.context=40", "data=nope"])
+def test_a_run_that_cannot_start_replaces_none(call: Any, suite_root: Path, tmp_path: Path, fault: str) -> None:
+    kept = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"weeks of training")
+    options = ("data=cfd1d", *FAST, f"run_dir={tmp_path}/run", "overwrite=true", fault)
+    done = call(*train_options(suite_root), *options, cwd=suite_root)
+    assert done.returncode == 1
+    assert kept.read_bytes() == b"weeks of training"
 
 
 def test_an_unknown_field_names_the_fields_that_are_there(call: Any, suite_root: Path, tmp_path: Path) -> None:

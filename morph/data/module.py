@@ -123,6 +123,8 @@ class MixtureDataModule(LightningDataModule):
         self.persistent = persistent
         self.seed = seed
         self.options = dict(options or {})
+        self.train: dict[str, Windows] = {}
+        self.valid: dict[str, Windows] = {}
 
     def prepare_data(self) -> None:
         """Generate what is missing; Lightning calls this on one rank of each node."""
@@ -130,7 +132,9 @@ class MixtureDataModule(LightningDataModule):
             prepare(config)
 
     def setup(self, stage: str) -> None:
-        """Open the training and validation splits."""
+        """Open the training and validation splits, unless that is done."""
+        if self.train:
+            return
         self.train = {name: self._windows(name, "train") for name in self.datasets}
         self.valid = {name: self._windows(name, "valid") for name in self.datasets}
         counts = {name: -(-len(windows) // self.batch_sizes[name]) for name, windows in self.train.items()}
