@@ -5,24 +5,30 @@ PDEgym (arXiv 2405.19101), which are NetCDF-4 and thereby HDF5.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import yaml
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from data_adapters.choices import Choice
-from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, source_of
+from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, check_rows, source_of
+from data_adapters.raw import chunks_of
 
 _PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value")
 
-__all__ = ["Layout", "array_names", "layout_of", "read_arrays", "read_groups"]
+__all__ = ["Layout", "array_names", "groups_of", "layout_of", "read_arrays", "read_groups"]
 
 _ROLES = (SAMPLE, TIME, CHANNEL)
 
-Layout = tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]
-"""(dims, coordinates, parameters), the options of `ArrayAdapter`."""
+
+class Layout(NamedTuple):
+    """The options of `ArrayAdapter` that say what the arrays of a file are."""
+
+    dims: tuple[str, ...]
+    coordinates: dict[str, str]
+    parameters: tuple[str, ...]
 
 
 def layout_of(dims: Any, coordinates: Any, parameters: Any, where: str) -> Layout:
@@ -54,18 +60,16 @@ def layout_of(dims: Any, coordinates: Any, parameters: Any, where: str) -> Layou
         raise ValueError(f"{where}: coordinates: expected {TIME} and {', '.join(axes)}, found {', '.join(unknown)}")
     if len(set(parameters)) != len(parameters):
         raise ValueError(f"{where}: parameters: expected different names, found {list(parameters)}")
-    return tuple(dims), dict(coordinates), tuple(parameters)
+    return Layout(tuple(dims), dict(coordinates), tuple(parameters))
 
 
-def array_names(
-    file: h5py.File, dims: tuple[str, ...], coordinates: Mapping[str, str], parameters: Sequence[str], *, grouped: bool
-) -> list[str]:
-    """Arrays with as many axes as `dims` names, in the file's order.
+def array_names(file: h5py.File, place: h5py.Group, layout: Layout) -> list[str]:
+    """Arrays of a group with as many axes as `dims` names, in the file's order.
 
     Raises:
         ValueError: There is none.
     """
-    place = _groups(file)[1][0] if grouped else file
+    dims, coordinates, parameters = layout
     names = [
         name
         for name, data in place.items()
@@ -83,21 +87,15 @@ def array_names(
     return names
 
 
-def read_arrays(
-    file: h5py.File,
-    chosen: Sequence[Choice],
-    dims: tuple[str, ...],
-    coordinates: Mapping[str, str],
-    parameters: Sequence[str],
-) -> Contents:
+def read_arrays(file: h5py.File, chosen: Sequence[Choice], layout: Layout) -> Contents:
     """Contents of a file whose arrays hold all trajectories.  Without sample among `dims` it is one trajectory.
 
     Raises:
         ValueError: An array is missing, is not of numbers, or has other axes than `dims` says.
     """
-    contents = _contents(file, file, chosen, dims, coordinates)
+    contents = _contents(file, file, chosen, layout)
     values = {}
-    for name in parameters:
+    for name in layout.parameters:
         found = _parameter(name, file, file)
         if found.shape not in ((), (1,), (contents.num_trajectories,)):
             raise ValueError(
@@ -108,13 +106,7 @@ def read_arrays(
     return _with(contents, parameters=values)
 
 
-def read_groups(
-    file: h5py.File,
-    chosen: Sequence[Choice],
-    dims: tuple[str, ...],
-    coordinates: Mapping[str, str],
-    parameters: Sequence[str],
-) -> tuple[list[str], Contents]:
+def read_groups(file: h5py.File, chosen: Sequence[Choice], layout: Layout) -> tuple[list[str], Contents]:
     """Names of the groups, one for each trajectory, and the contents of the file.
 
     Every group is looked at: that one differs must not come out in the middle of a long run.
@@ -122,10 +114,11 @@ def read_groups(
     Raises:
         ValueError: As in `read_arrays`; or there is no group, or one differs from the first.
     """
-    if wrong := [own for own in (dims, *(choice.dims or () for choice in chosen)) if SAMPLE in own]:
+    parameters = layout.parameters
+    if wrong := [own for own in (layout.dims, *(choice.dims or () for choice in chosen)) if SAMPLE in own]:
         raise ValueError(f"{file.filename}: dims: a group holds one trajectory; leave {SAMPLE} out of {list(wrong[0])}")
-    names, groups = _groups(file)
-    first = _contents(file, groups[0], chosen, dims, coordinates)
+    names, groups = groups_of(file)
+    first = _contents(file, groups[0], chosen, layout)
     paths = {source.path for sources in first.sources for source in sources}
     shapes = {path: _array(file, groups[0], path).shape for path in paths}
     rows = []
@@ -139,11 +132,8 @@ def read_groups(
                 )
         if first.times is not None:
             times = _coordinate(file, group, first.time_path, first.num_steps)
-            if not _agree(times[None], first.times)[0]:
-                raise ValueError(
-                    f"{file.filename}: {name}/{first.time_path}: expected the times {first.times} of group {names[0]}, "
-                    f"found {times}; such trajectories need a data set of their own"
-                )
+            both = np.stack([first.times.astype(np.float64), times])
+            check_rows(both, _rounding(first.times), f"{file.filename}: {name}/{first.time_path}")
         values = [_parameter(parameter, group, file) for parameter in parameters]
         for parameter, value in zip(parameters, values, strict=True):
             if value.size != 1:
@@ -157,7 +147,11 @@ def read_groups(
         for sources in first.sources
     )
     return names, _with(
-        first, num_trajectories=len(names), sources=sources, parameters=dict(zip(parameters, columns, strict=True))
+        first,
+        num_trajectories=len(names),
+        sources=sources,
+        parameters=dict(zip(parameters, columns, strict=True)),
+        chunks={path: (1, *chunk) for path, chunk in first.chunks.items()},
     )
 
 
@@ -165,8 +159,12 @@ def _with(contents: Contents, **changes: Any) -> Contents:
     return Contents(**{**contents.__dict__, **changes})
 
 
-def _groups(file: h5py.File) -> tuple[list[str], list[h5py.Group]]:
-    # By name, also where the file keeps the order in which they were written.
+def groups_of(file: h5py.File) -> tuple[list[str], list[h5py.Group]]:
+    """The groups of a file by name, also where it keeps the order in which they were written.
+
+    Raises:
+        ValueError: There is none.
+    """
     groups = {name: node for name, node in sorted(file.items()) if isinstance(node, h5py.Group)}
     if not groups:
         raise ValueError(
@@ -176,9 +174,8 @@ def _groups(file: h5py.File) -> tuple[list[str], list[h5py.Group]]:
     return list(groups), list(groups.values())
 
 
-def _contents(
-    file: h5py.File, place: h5py.Group, chosen: Sequence[Choice], dims: tuple[str, ...], coordinates: Mapping[str, str]
-) -> Contents:
+def _contents(file: h5py.File, place: h5py.Group, chosen: Sequence[Choice], layout: Layout) -> Contents:
+    dims, coordinates, _ = layout
     where = file.filename
     axes = [dim for dim in dims if dim not in _ROLES]
     sizes: dict[str, int] = {}
@@ -232,6 +229,7 @@ def _contents(
         coordinates={axis: values.astype(np.float64) for axis, values in grid.items()},
         parameters={},
         time_path=coordinates.get(TIME, "times"),
+        chunks=chunks_of(place, sources),
     )
 
 
@@ -284,22 +282,13 @@ def _coordinate(file: h5py.File, place: h5py.Group, name: str, size: int) -> Flo
         return data[:size]
     # A row for each trajectory: the rows must agree, for a data set has one time step and one grid.
     rows = data[()].reshape(-1, data.shape[-1])[:, :size]
-    agree = _agree(rows, rows[0])
-    if not agree.all():
-        row = int(np.argmin(agree))
-        raise ValueError(
-            f"{file.filename}: {data.name}: expected the same coordinates in all trajectories, found "
-            f"{rows[row]} in row {row} where row 0 has {rows[0]}; move such trajectories into a data set of their own"
-        )
+    check_rows(rows, _rounding(rows[0]), f"{file.filename}: {data.name}")
     return rows[0]
 
 
-def _agree(rows: Float[np.ndarray, "N _"], first: Float[np.ndarray, "_"]) -> Bool[np.ndarray, "N"]:
-    """Which rows are the first one but for rounding."""
-    first = first.astype(np.float64)
-    span = np.abs(first - first[0]).max(initial=0)
-    close = np.isclose(rows.astype(np.float64), first, rtol=1e-6, atol=1e-6 * span, equal_nan=True)
-    return close.all(axis=1)
+def _rounding(values: Float[np.ndarray, "_"]) -> float:
+    """A millionth of what coordinates span."""
+    return float(1e-6 * np.abs(values.astype(np.float64) - float(values[0])).max(initial=0))
 
 
 def _parameter(name: str, place: h5py.Group, file: h5py.File) -> Float[np.ndarray, "..."]:

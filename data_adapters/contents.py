@@ -1,7 +1,7 @@
 """What one file holds, whatever its container: arrays whose axes have a meaning, a grid, times, parameters."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ __all__ = [
     "TIME",
     "Contents",
     "Source",
+    "check_rows",
     "check_times",
     "differences",
     "other_spacing",
@@ -79,6 +80,7 @@ class Contents:
         cuts: Frames with which a further piece of the record begins, where it lies in several.
         coordinates: Of each axis, float64; grid indices where the file does not say.
         parameters: Of each trajectory, float64.
+        chunks: Shape of the pieces in which an array is stored, of those that are not stored in one.
     """
 
     dataset_name: str
@@ -92,6 +94,7 @@ class Contents:
     parameters: Mapping[str, Float[np.ndarray, "N"]]
     time_path: str = "times"
     cuts: tuple[int, ...] = ()
+    chunks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -126,6 +129,27 @@ def source_of(
                 f"found {list(choice.channels)}"
             )
     return Source(path, tuple(dims), sizes, choice.channels, unit)
+
+
+def check_rows(rows: Float[np.ndarray, "N _"], tolerance: float, where: str) -> None:
+    """Make sure that the times, or coordinates, of each trajectory are those of the first, to a millionth or so.
+
+    Args:
+        rows: Of each trajectory.
+        tolerance: By which they may differ in any case.
+        where: File and array, for the message.
+
+    Raises:
+        ValueError: They are not.
+    """
+    first = rows[0].astype(np.float64)
+    agree = np.isclose(rows.astype(np.float64), first, rtol=1e-6, atol=tolerance, equal_nan=True).all(axis=1)
+    if not agree.all():
+        row = int(np.argmin(agree))
+        raise ValueError(
+            f"{where}: expected the same in all trajectories, found {rows[row]} in trajectory {row} where trajectory 0 "
+            f"has {rows[0]}; move such trajectories into a data set of their own"
+        )
 
 
 def differences(

@@ -115,9 +115,10 @@ class GridAdapter:
         space = per_axis(space, self._axes, f"{where}: space")
         self._space = {axis: part_of(space.get(axis), first.sizes[axis], f"{where}: space.{axis}")
                        for axis in self._axes}  # fmt: skip
-        moving = {source.path: source for sources in first.sources for source in sources if TIME in source.dims}
-        chunks = [(store.chunks(store.files[0], path), source.dims) for path, source in moving.items()]
-        self._run_length = max((chunk[dims.index(TIME)] for chunk, dims in chunks if chunk), default=1)
+        dims = {source.path: source.dims for sources in first.sources for source in sources}
+        self._chunks = {path: (chunk, dims[path]) for path, chunk in first.chunks.items()}
+        moving = (chunk[along.index(TIME)] for chunk, along in self._chunks.values() if TIME in along)
+        self._run_length = max(moving, default=1)
         self._plan = plan(first.sources, self._axes, self._space)
         stored = part_of(frames, first.num_steps, f"{where}: frames")
         counts = [c.num_trajectories for c in contents]
@@ -222,10 +223,8 @@ class GridAdapter:
 
     @property
     def chunks(self) -> Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]:
-        """Of each array that is read, if it lies in chunks: their shape, and what its axes are."""
-        dims = {source.path: source.dims for sources in self._sources for source in sources}
-        found = {path: self._store.chunks(self._store.files[0], path) for path in dims}
-        return {path: (chunk, dims[path]) for path, chunk in found.items() if chunk is not None}
+        """Of each array that is read, if the first file holds it in chunks: their shape, and what its axes are."""
+        return self._chunks
 
     @property
     def origin(self) -> dict[str, Any]:

@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import h5py
 import numpy as np
 
-from data_adapters.array_layout import array_names, layout_of, read_arrays, read_groups
+from data_adapters.array_layout import array_names, groups_of, layout_of, read_arrays, read_groups
 from data_adapters.choices import Choice, check_texts
 from data_adapters.contents import Contents
 from data_adapters.files import collection, find_files, fingerprint, join
@@ -73,6 +73,8 @@ class ArrayAdapter(GridAdapter):
         ValueError: As in `WellAdapter`.
     """
 
+    _grouped = False
+
     def __init__(
         self,
         files: str | os.PathLike[str] | Sequence[str],
@@ -85,11 +87,11 @@ class ArrayAdapter(GridAdapter):
         cache: str | None = None,
         **options: Unpack[Options],
     ) -> None:
-        store = _ArrayStore(files, dims, coordinates, parameters, order, cache, grouped=False)
-        super().__init__(store, split, **options)
+        store = _GroupStore if self._grouped else _ArrayStore
+        super().__init__(store(files, dims, coordinates, parameters, order, cache), split, **options)
 
 
-class GroupAdapter(GridAdapter):
+class GroupAdapter(ArrayAdapter):
     """One split of HDF5 files with a group for each trajectory, in the order of their names.
 
     Args:
@@ -99,20 +101,7 @@ class GroupAdapter(GridAdapter):
     The others are those of `ArrayAdapter`.
     """
 
-    def __init__(
-        self,
-        files: str | os.PathLike[str] | Sequence[str],
-        split: str = "train",
-        *,
-        dims: Sequence[str],
-        coordinates: Mapping[str, str] | None = None,
-        parameters: Sequence[str] = (),
-        order: str = "numeric",
-        cache: str | None = None,
-        **options: Unpack[Options],
-    ) -> None:
-        store = _ArrayStore(files, dims, coordinates, parameters, order, cache, grouped=True)
-        super().__init__(store, split, **options)
+    _grouped = True
 
 
 class _Store:
@@ -137,11 +126,6 @@ class _Store:
                 return data[selection]
             data.read_direct(out, selection)
             return out
-
-    def chunks(self, file: str, path: str) -> tuple[int, ...] | None:
-        with self._fresh(file) as opened:
-            found: tuple[int, ...] | None = opened[path].chunks
-        return found
 
     def unwritten(self, file: str, path: str) -> tuple[int, int]:
         with self._fresh(file) as opened:
@@ -180,9 +164,6 @@ class _Store:
 class _WellStore(_Store):
     divided = True
 
-    def statistics_place(self, name: str | None) -> str:
-        return join(self.where, "stats.yaml")
-
     def __init__(self, path: str, split: str, cache: str | None) -> None:
         super().__init__()
         self.where = path
@@ -190,6 +171,9 @@ class _WellStore(_Store):
         check_split(split, path)
         check_texts(path, cache=cache)
         self.files = local_copies(split_files(path, split), cache)
+
+    def statistics_place(self, name: str | None) -> str:
+        return join(self.where, "stats.yaml")
 
     def fingerprint(self) -> str:
         return fingerprint(split_files(self.where, "train"))
@@ -213,9 +197,6 @@ class _WellStore(_Store):
 class _ArrayStore(_Store):
     divided = False
 
-    def statistics_place(self, name: str | None) -> str:
-        return join(self._folder, f"{name or self.name}.stats.yaml")
-
     def __init__(
         self,
         files: str | os.PathLike[str] | Sequence[str],
@@ -224,7 +205,6 @@ class _ArrayStore(_Store):
         parameters: Sequence[str],
         order: str,
         cache: str | None,
-        grouped: bool,
     ) -> None:
         super().__init__()
         check_texts(str(files), cache=cache)
@@ -232,40 +212,44 @@ class _ArrayStore(_Store):
         self.where = self.files[0] if len(self.files) == 1 else f"{self.files[0]} to {self.files[-1]}"
         self.name, self._folder = collection(files, cache)
         self._layout = layout_of(dims, coordinates, parameters, self.where)
-        self._grouped = grouped
+
+    def statistics_place(self, name: str | None) -> str:
+        return join(self._folder, f"{name or self.name}.stats.yaml")
+
+    def choices(self) -> list[Choice]:
+        with self._fresh(self.files[0]) as file:
+            return [Choice(name, (name,)) for name in array_names(file, file, self._layout)]
+
+    def contents(self, file: str, chosen: Sequence[Choice]) -> Contents:
+        with self._fresh(file) as opened:
+            return read_arrays(opened, chosen, self._layout)
+
+
+class _GroupStore(_ArrayStore):
+    """The group of a trajectory stands in for the axis of samples, which `read_groups` puts first."""
+
+    def __init__(self, *layout: Any) -> None:
+        super().__init__(*layout)
         self._names: dict[str, list[str]] = {}
 
     def choices(self) -> list[Choice]:
         with self._fresh(self.files[0]) as file:
-            return [Choice(name, (name,)) for name in array_names(file, *self._layout, grouped=self._grouped)]
+            return [Choice(name, (name,)) for name in array_names(file, groups_of(file)[1][0], self._layout)]
 
     def contents(self, file: str, chosen: Sequence[Choice]) -> Contents:
         with self._fresh(file) as opened:
-            if not self._grouped:
-                return read_arrays(opened, chosen, *self._layout)
-            self._names[file], contents = read_groups(opened, chosen, *self._layout)
-            return contents
-
-    def chunks(self, file: str, path: str) -> tuple[int, ...] | None:
-        if not self._grouped:
-            return super().chunks(file, path)
-        found = super().chunks(file, f"{self._names[file][0]}/{path}")
-        return None if found is None else (1, *found)
+            self._names[file], contents = read_groups(opened, chosen, self._layout)
+        return contents
 
     def unwritten(self, file: str, path: str) -> tuple[int, int]:
-        if not self._grouped:
-            return super().unwritten(file, path)
         with self._fresh(file) as opened:
             counts = [unwritten_chunks(opened[f"{name}/{path}"]) for name in self._names[file]]
         return sum(missing for missing, _ in counts), sum(total for _, total in counts)
 
     def read(self, file: str, path: str, selection: Selection, out: np.ndarray | None = None) -> np.ndarray:
-        if self._grouped:
-            # The group of a trajectory stands in for the axis of samples, which `read_groups` put first.
-            row, *rest = selection
-            assert isinstance(row, int), "the first axis is that of the trajectories"
-            return super().read(file, f"{self._names[file][row]}/{path}", tuple(rest), out)
-        return super().read(file, path, selection, out)
+        row, *rest = selection
+        assert isinstance(row, int), "the first axis is that of the trajectories"
+        return super().read(file, f"{self._names[file][row]}/{path}", tuple(rest), out)
 
 
 def split_files(folder: str, split: str) -> list[str]:

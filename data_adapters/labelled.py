@@ -199,12 +199,6 @@ class _LabelledStore:
             frames = frames[len(here) :]
         return np.concatenate(parts, axis - sum(isinstance(part, int) for part in selection[:axis]))
 
-    def chunks(self, file: str, path: str) -> tuple[int, ...] | None:
-        with self._fresh(self._openings[file][0]) as found:
-            variable = found.variables[path]
-            chunks = variable.encoding.get("preferred_chunks") or {}
-        return tuple(chunks.get(dim, 1) for dim in variable.dims) if chunks else None
-
     def statistics_place(self, name: str | None) -> str:
         return beside(self._folder, f"{name or self.name}.stats.yaml")
 
@@ -303,6 +297,7 @@ class _LabelledStore:
             coordinates={axis: _coordinate(found, axis) for axis in axes},
             parameters={} if sample is None else _parameters(found, sample),
             time_path=self._name(TIME),
+            chunks=_chunks(found, {source.path for parts in sources for source in parts}),
         )
 
 
@@ -340,6 +335,15 @@ def _parameters(found: xr.Dataset, sample: str) -> dict[str, Float[np.ndarray, "
         str(name): variable.to_numpy().astype(np.float64)
         for name, variable in sorted(found.variables.items(), key=lambda item: str(item[0]))
         if variable.dims == (sample,) and name != sample and variable.dtype.kind in "fiub"
+    }
+
+
+def _chunks(found: xr.Dataset, paths: set[str]) -> dict[str, tuple[int, ...]]:
+    stated = {path: found.variables[path].encoding.get("preferred_chunks") or {} for path in paths}
+    return {
+        path: tuple(chunks.get(dim, 1) for dim in found.variables[path].dims)
+        for path, chunks in stated.items()
+        if chunks
     }
 
 

@@ -5,14 +5,16 @@ to where the caller wants it, without the copy that the library makes on the way
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-__all__ = ["RawArray", "raw_array", "unwritten_chunks"]
+from data_adapters.contents import Source
+
+__all__ = ["RawArray", "chunks_of", "raw_array", "unwritten_chunks"]
 
 # Of one call; the system takes 1024 on Linux.
 _MOST_BUFFERS = 512
@@ -77,6 +79,12 @@ def raw_array(data: h5py.Dataset, file: h5py.File) -> RawArray | None:
         and not data.is_virtual
     )
     return RawArray(offset, data.shape, data.dtype) if usable else None
+
+
+def chunks_of(place: h5py.Group, sources: Iterable[Sequence[Source]]) -> dict[str, tuple[int, ...]]:
+    """Shape of the chunks of each array that has some."""
+    paths = {source.path for parts in sources for source in parts}
+    return {path: chunk for path in paths if (chunk := place[path].chunks)}
 
 
 def unwritten_chunks(data: h5py.Dataset) -> tuple[int, int]:

@@ -74,9 +74,13 @@ def list_folder(url: str) -> list[str]:
 
     Raises:
         FileNotFoundError: There is no such folder.
+        OSError: What is behind the URL cannot list folders.
     """
     system, path = _system(url)
-    return sorted(entry.rstrip("/").rpartition("/")[2] for entry in system.ls(path, detail=False))
+    try:
+        return sorted(entry.rstrip("/").rpartition("/")[2] for entry in system.ls(path, detail=False))
+    except NotImplementedError as error:
+        raise OSError(f"{url}: folders cannot be listed there; name the files") from error
 
 
 def matching(pattern: str) -> list[str]:

@@ -39,9 +39,6 @@ class Store(Protocol):
     def read(self, file: str, path: str, selection: Selection, out: np.ndarray | None = None) -> np.ndarray:
         """A piece of an array; in `out` where that is given and the format can read in place."""
 
-    def chunks(self, file: str, path: str) -> tuple[int, ...] | None:
-        """Shape of the pieces in which an array is stored, None where it is in one piece."""
-
     def unwritten(self, file: str, path: str) -> tuple[int, int]:
         """Pieces of an array that were never written, and all; (0, 0) where the format does not tell."""
 

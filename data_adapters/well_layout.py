@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from data_adapters.choices import Choice
-from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, source_of
+from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, check_rows, source_of
+from data_adapters.raw import chunks_of
 from morph.layout import Boundary
 
 __all__ = ["RANKS", "field_ranks", "read_contents"]
@@ -61,20 +62,21 @@ def read_contents(file: h5py.File, chosen: Sequence[Choice]) -> Contents:
     if missing:
         raise ValueError(f"{file.filename}: no field {missing[0]!r}; it has {', '.join(ranks) or 'no field at all'}")
     leading = (num_trajectories, len(times))
+    sources = tuple(
+        tuple(_source(file, name, ranks[name], leading, sizes, choice) for name in choice.parts) for choice in chosen
+    )
     return Contents(
         dataset_name="".join(_words(file.attrs.get("dataset_name", ""))),
         sizes=sizes,
         num_trajectories=num_trajectories,
         num_steps=len(times),
-        sources=tuple(
-            tuple(_source(file, name, ranks[name], leading, sizes, choice) for name in choice.parts)
-            for choice in chosen
-        ),
+        sources=sources,
         boundary=_boundary(file, axes),
         times=times,
         coordinates=coordinates,
         parameters=_parameters(file, num_trajectories),
         time_path="dimensions/time",
+        chunks=chunks_of(file, sources),
     )
 
 
@@ -110,14 +112,7 @@ def _times(file: h5py.File) -> Float[np.ndarray, "T"]:
         raise ValueError(f"{file.filename}: dimensions/time: expected (T,) or (trajectories, T), found {times.shape}")
     if len(times) == 1 or not np.isfinite(times[0]).all():
         return times[0]
-    tolerance = 1e-3 * np.abs(np.diff(times[0])).max(initial=0)
-    agree = np.isclose(times, times[0], rtol=1e-6, atol=tolerance).all(axis=1)
-    if not agree.all():
-        row = int(np.argmin(agree))
-        raise ValueError(
-            f"{file.filename}: dimensions/time: expected the same times in all trajectories, found {times[row]} in "
-            f"trajectory {row} where trajectory 0 has {times[0]}; move such trajectories into a data set of their own"
-        )
+    check_rows(times, 1e-3 * np.abs(np.diff(times[0])).max(initial=0), f"{file.filename}: dimensions/time")
     return times[0]
 
 

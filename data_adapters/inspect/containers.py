@@ -87,22 +87,24 @@ def _folder(path: str) -> Container | None:
     if not remote and not Path(path).is_dir():
         return None
     try:
-        names = list_folder(path) if remote else sorted(entry.name for entry in Path(path).iterdir())
-    except (OSError, NotImplementedError, ValueError):
-        return None
+        names = _names(path)
+    except OSError:
+        if remote:  # a file, or a server that lists no folders
+            return None
+        raise
     if {".zgroup", ".zarray", ".zmetadata", "zarr.json"} & set(names):
         return None
     root = path.rstrip("/") if remote else str(Path(path).absolute())
     if Path(root).name == "data" and "train" in names:
         root, names = root.rpartition("/")[0], ["data"]
-    if "data" in names and "train" in _names(f"{root}/data"):
+    if "data" in names and "train" in _inside(root, "data"):
         return Container(WELL, "The Well's layout (HDF5)", root, [root])
     by_ending: dict[str, list[str]] = {}
     for name in names:
         if Path(name).suffix in _ENDINGS:
             by_ending.setdefault(Path(name).suffix, []).append(name)
     if not by_ending:
-        inside = [name for name in names if any(Path(entry).suffix in _ENDINGS for entry in _names(f"{root}/{name}"))]
+        inside = [name for name in names if any(Path(entry).suffix in _ENDINGS for entry in _inside(root, name))]
         if inside:
             raise Question(
                 f"{path}: its data lie in {len(inside)} folders; which of them?",
@@ -120,10 +122,19 @@ def _folder(path: str) -> Container | None:
 
 
 def _names(folder: str) -> list[str]:
+    return list_folder(folder) if is_remote(folder) else sorted(entry.name for entry in Path(folder).iterdir())
+
+
+def _inside(folder: str, name: str) -> list[str]:
+    """What a folder in a folder holds; nothing, if it is a file, which a listing does not tell."""
     try:
-        return list_folder(folder) if is_remote(folder) else [entry.name for entry in Path(folder).iterdir()]
-    except (OSError, NotImplementedError, ValueError):
+        return _names(f"{folder}/{name}")
+    except (NotADirectoryError, FileNotFoundError):
         return []
+    except OSError:
+        if is_remote(folder):
+            return []
+        raise
 
 
 def _some(names: Sequence[str]) -> str:
