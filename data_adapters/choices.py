@@ -105,18 +105,19 @@ def field_of(choice: Choice, sources: Sequence["Source"], axes: Sequence[str], w
             f"{where}: field {choice.name!r}: expected a list of scalar fields in `from`, found "
             f"{', '.join(source.path for source in sources)}; name a vector field without a list"
         )
+    variables = tuple(variable for source in sources for variable in source.variables)
     units = {source.unit for source in sources}
     unit = choice.unit or (units.pop() if len(units) == 1 else None)
     if choice.grouped and not set(axes) <= set(_CARTESIAN):
         # (u, v) on (latitude, longitude): which of them is along which axis, their own names say.
-        return Field(choice.name, tuple(f"{choice.name}_{part}" for part in choice.parts), unit)
+        return Field(choice.name, tuple(f"{choice.name}_{part}" for part in choice.parts), unit, variables)
     stored = sources[0].stored_components
     counts = (len(sources),) if choice.grouped else stored if len(stored) > 1 else sources[0].components
     labels = ["".join(indices) for indices in product(*(_labels(count, axes) for count in counts))]
     if len(stored) > 1 and choice.channels is not None:
         labels = [labels[channel] for channel in choice.channels] if len(choice.channels) > 1 else [""]
     names = tuple(f"{choice.name}_{label}" if label else choice.name for label in labels)
-    return Field(choice.name, names, unit)
+    return Field(choice.name, names, unit, variables)
 
 
 def _labels(count: int, axes: Sequence[str]) -> Sequence[str]:

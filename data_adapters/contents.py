@@ -59,6 +59,13 @@ class Source(NamedTuple):
         return tuple(size for dim, size in zip(self.dims, self.shape, strict=True) if dim == CHANNEL)
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """What each component is called: the array's name, with the entry of a CHANNEL axis as name[i]."""
+        counts = self.stored_components
+        entries = range(prod(counts)) if self.channels is None else self.channels
+        return tuple(f"{self.path}[{entry}]" for entry in entries) if counts else (self.path,)
+
+    @property
     def num_components(self) -> int:
         """Length of the component axis C that the field takes."""
         return prod(self.components)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from morph.layout import DatasetSpec
+from morph.layout import TrainedOn
 from morph.model.adapter import add_adapter, merge_adapter
 from morph.model.folder import is_model_folder, read_folder
 from morph.model.morph import Morph
@@ -29,12 +29,11 @@ _SCALARS: list[Any] = [
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint says; an exported or published model says nothing about its training.
+    """What a checkpoint says; a published model says nothing about its training.
 
     config: architecture, see `Morph.config`.
     weights: tensors by name.
-    context: frames of context that the model was trained with; of an exported or published model, the most it takes.
-    specs: the data sets that it was trained on.
+    trained_on: context and data sets of its training; of a model that does not say, the most frames that it takes.
     options: data_dir, level and suite_seed of the training run, and `files`, the YAML files among its data sets.
     plan: what decides the order of its batches, see `MixtureDataModule.plan`, and which parts it trained.
     adapter: low-rank factors beside the weights, see `add_adapter`; empty where there are none.
@@ -42,8 +41,7 @@ class Checkpoint(NamedTuple):
 
     config: Mapping[str, Any]
     weights: Mapping[str, Tensor]
-    context: int
-    specs: Mapping[str, DatasetSpec] = MappingProxyType({})
+    trained_on: TrainedOn
     options: Mapping[str, Any] = MappingProxyType({})
     plan: Mapping[str, Any] = MappingProxyType({})
     adapter: Mapping[str, Any] = MappingProxyType({})
@@ -70,6 +68,7 @@ class Checkpoint(NamedTuple):
             model.restore(self.weights)
         except (ValueError, TypeError) as error:
             raise ValueError(f"checkpoint: {error}") from error
+        model.trained_on = self.trained_on
         return merge_adapter(model) if merge and self.adapter else model
 
 
@@ -121,13 +120,19 @@ def read_checkpoint(path: str | Path, config: Mapping[str, Any] | None = None) -
             stored, weights = read_folder(path)
             if missing := {"dim", "mixer", "normalisation", "capacity"} - stored.keys():
                 raise ValueError(f"its config.json is not that of a Morph: it lacks {', '.join(sorted(missing))}")
-            read = Checkpoint({"filling": "zero", **stored}, weights, stored["capacity"]["max_context"])
+            trained_on = stored.pop("trained_on", None)
+            read = Checkpoint(
+                {"filling": "zero", **stored},
+                weights,
+                TrainedOn.from_dict(trained_on) if trained_on else TrainedOn(stored["capacity"]["max_context"]),
+            )
         else:
             contents = _load(path)
             if state := _published_state(contents):
                 full = infer_config(state, config)
                 reference = read_reference(state, full)
-                return Checkpoint(reference.config, reference.weights, full["max_ar"], adapter=reference.adapter)
+                trained_on = TrainedOn(full["max_ar"])
+                return Checkpoint(reference.config, reference.weights, trained_on, adapter=reference.adapter)
             read = _read_run(contents)
         if config:
             raise ValueError("it says itself how it is built; config is for published files of unpublished sizes")
@@ -185,8 +190,7 @@ def _read_run(contents: Any) -> Checkpoint:
         return Checkpoint(
             {"filling": "zero", **about["model"]},  # runs from before there was a choice
             {key.removeprefix("model."): value for key, value in contents["state_dict"].items()},
-            about["context"],
-            {name: DatasetSpec.from_dict(spec) for name, spec in about["datasets"].items()},
+            TrainedOn.from_dict(about),
             about["options"],
             about["plan"],
         )

@@ -31,17 +31,17 @@ def main(config: DictConfig) -> None:
     path = find_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(path)
     folder = Path(config.run_dir or run_of(path) / "evaluation")
-    if not config.data and not checkpoint.specs:
+    if not config.data and not checkpoint.trained_on.specs:
         raise ValueError(f"data: {path} does not say what it was trained on; give the data, such as data=[cfd1d]")
     checkpoint = checkpoint.normalised(config.normalisation)
     model = checkpoint.build()
-    context = _context(config.context, checkpoint.context, model)
+    context = _context(config.context, checkpoint.trained_on.context, model)
     training = defaults("train")
     stated = {**{key: training[key] for key in _WHERE}, **checkpoint.options}
     options = {key: stated[key] if config[key] is None else config[key] for key in _WHERE}
     # A data set of a YAML file is found where it was in training.
     files = checkpoint.options.get("files", {})
-    datasets = find_datasets(config.data or [files.get(name, name) for name in checkpoint.specs], options)
+    datasets = find_datasets(config.data or [files.get(name, name) for name in checkpoint.trained_on.specs], options)
     adapters = {}
     for name, dataset in datasets.items():
         prepare(dataset)
@@ -68,7 +68,7 @@ def main(config: DictConfig) -> None:
     console = Console()
     scores = _judge(model, context, adapters, batch_sizes, config, console)
     summaries = {
-        name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.specs}
+        name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.trained_on.specs}
         for name, of_dataset in scores.items()
     }
     _write(folder, scores, summaries, config.figures)

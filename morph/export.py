@@ -26,16 +26,12 @@ def main(config: DictConfig) -> None:
     path = find_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(path, config.config)
     model = checkpoint.build(merge=True)
-    files = write_folder(folder, model.config, model.state_dict(), config.shard_size)
+    files = write_folder(folder, model.stored, model.state_dict(), config.shard_size)
     count = sum(p.numel() for p in model.parameters())
     merged = ", its adapter merged into the weights" if checkpoint.adapter else ""
     print(f"{path}: {count / 1e6:.2f} M parameters{merged}")
     for file in files:
         print(f"  {file}  {file.stat().st_size / 1e3:,.1f} kB")
-    most = model.capacity.max_context
-    if checkpoint.context != most:
-        print(f"It was trained with a context of {checkpoint.context} of at most {most} frames, which config.json does")
-        print(f"not say: judge it with context={checkpoint.context}")
     print(f'Load it with Morph.from_pretrained("{folder}") or checkpoint={folder}')
 
 

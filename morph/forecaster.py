@@ -221,8 +221,7 @@ class Forecaster(LightningModule):
         data = self._data
         checkpoint["morph"] = {
             "model": self.model.config,
-            "context": data.context,
-            "datasets": {name: spec.to_dict() for name, spec in data.specs.items()},
+            **data.trained_on.to_dict(),
             "options": dict(data.options),
             "plan": data.plan | self.trained,
         }

@@ -22,10 +22,11 @@ and land in no scale.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -41,6 +42,7 @@ __all__ = [
     "Statistics",
     "Target",
     "Tokens",
+    "TrainedOn",
 ]
 
 AXES = ("D", "H", "W")
@@ -62,11 +64,14 @@ class Field:
         components: The names of its components, ("velocity_x", "velocity_y"); a scalar has one, its own name.  These
             are the variable names of every file that is written.
         unit: Physical unit, None where the data set does not state one.
+        variables: What each component is called in the files that it was read from, `name[i]` for entry i of a channel
+            axis; () where it is not known.  It decides nothing and is not compared.
     """
 
     name: str
     components: tuple[str, ...] = ()
     unit: str | None = None
+    variables: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "components", tuple(self.components) or (self.name,))
@@ -140,8 +145,10 @@ class DatasetSpec:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "DatasetSpec":
-        """Inverse of `to_dict`; what was stored before there were masks has none."""
-        fields = tuple(Field(f["name"], tuple(f["components"]), f["unit"]) for f in stored["fields"])
+        """Inverse of `to_dict`; what was stored before there were masks and variables has none."""
+        fields = tuple(
+            Field(f["name"], tuple(f["components"]), f["unit"], tuple(f.get("variables", ()))) for f in stored["fields"]
+        )
         d, h, w = stored["spatial_shape"]
         boundary_d, boundary_h, boundary_w = stored["boundary"]
         return cls(
@@ -176,6 +183,44 @@ class Statistics(NamedTuple):
     mean: Float[Tensor, "F C"]
     std: Float[Tensor, "F"]
     rms_increment: Float[Tensor, "F"]
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a model knows of its training.
+
+    Args:
+        context: Frames of context that it was trained with.
+        specs: The data sets, by name.
+        statistics: Scales of their training splits, of those that have them.
+    """
+
+    context: int
+    specs: Mapping[str, DatasetSpec] = field(default_factory=dict)
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, for a checkpoint or a file."""
+        return {
+            "context": self.context,
+            "datasets": {name: spec.to_dict() for name, spec in self.specs.items()},
+            "statistics": {
+                name: {key: value.tolist() for key, value in scales._asdict().items()}
+                for name, scales in self.statistics.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "TrainedOn":
+        """Inverse of `to_dict`; what was stored before there were statistics has none."""
+        return cls(
+            stored["context"],
+            {name: DatasetSpec.from_dict(spec) for name, spec in stored["datasets"].items()},
+            {
+                name: Statistics(**{key: torch.tensor(value) for key, value in scales.items()})
+                for name, scales in stored.get("statistics", {}).items()
+            },
+        )
 
 
 class Conditions(NamedTuple):

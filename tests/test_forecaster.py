@@ -129,9 +129,9 @@ def test_a_checkpoint_holds_all_that_a_forecast_needs(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(model(batch.context, batch.conditions), module.eval().model(batch.context, batch.conditions))
     stored = read_checkpoint(tmp_path / "best.ckpt")
-    assert stored.context == 4
+    assert stored.trained_on.context == 4
     assert stored.options == {"level": "tiny"}
-    assert stored.specs["slow"] == run.datamodule.specs["slow"]
+    assert stored.trained_on.specs["slow"] == run.datamodule.specs["slow"]
 
 
 def test_several_target_frames_train_on_the_models_own_forecasts(tmp_path: Path) -> None:

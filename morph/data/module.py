@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from morph.data.catalogue import DatasetConfig, open_split, prepare
 from morph.data.mixture import EvenSampler, MixtureSampler, WindowBatches, probabilities
 from morph.data.windows import Windows
-from morph.layout import Batch, DatasetSpec
+from morph.layout import Batch, DatasetSpec, TrainedOn
 
 __all__ = ["MixtureDataModule", "ResumableLoader"]
 
@@ -160,6 +160,12 @@ class MixtureDataModule(LightningDataModule):
     def specs(self) -> dict[str, DatasetSpec]:
         """What each data set holds; after `setup`."""
         return {name: windows.adapter.spec for name, windows in self.train.items()}
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        """What a model that is trained on it knows of its training; after `setup`."""
+        scales = {name: windows.adapter.statistics for name, windows in self.train.items()}
+        return TrainedOn(self.context, self.specs, {name: known for name, known in scales.items() if known is not None})
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """An epoch of the mixture."""

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from morph.layout import AXES, Boundary, Conditions, Context, State, Tokens
+from morph.layout import AXES, Boundary, Conditions, Context, State, Tokens, TrainedOn
 from morph.model.decoder import Decoder
 from morph.model.embedding import PatchEmbedding, patch_shape
 from morph.model.folder import fetch, read_folder, write_folder
@@ -125,6 +125,8 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         self.positions = LearnedPositions(dim, size.max_context, size.max_patches, resample_positions, dropout)
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_dim, dropout, mixer) for _ in range(depth))
         self.decoder = Decoder(dim, patch_size, size.max_fields, size.max_components, zero=predict == "increment")
+        # What it learned from, as far as it is known: forecasts of labelled data are compared with it.
+        self.trained_on: TrainedOn | None = None
         # How it is run, not what it is: see morph.execution.
         self.activation_checkpointing = False
 
@@ -132,6 +134,11 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
     def config(self) -> dict[str, Any]:
         """Plain values from which `from_config` builds the same architecture."""
         return dict(self._options)
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """`config`, with `trained_on` where that is known: what config.json of an export says."""
+        return {**self.config, **({"trained_on": self.trained_on.to_dict()} if self.trained_on else {})}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Morph":
@@ -177,7 +184,7 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
             raise ValueError(
                 "the model carries an adapter, which config.json cannot say; merge it first: merge_adapter"
             )
-        write_folder(save_directory, self.config, self.state_dict())
+        write_folder(save_directory, self.stored, self.state_dict())
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> "Morph":
@@ -185,7 +192,11 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         download = {name: options.pop(name) for name in _DOWNLOAD}
         folder = Path(model_id) if Path(model_id).is_dir() else fetch(model_id, **download)
         config, weights = read_folder(folder)
-        return cls.from_config({**config, **options}).restore(weights)
+        trained_on = config.pop("trained_on", None)
+        options.pop("trained_on", None)
+        model = cls.from_config({**config, **options}).restore(weights)
+        model.trained_on = TrainedOn.from_dict(trained_on) if trained_on else None
+        return model
 
     def forward(self, context: Context, conditions: Conditions | None = None) -> State:
         """The next frame, in physical units.
