@@ -11,11 +11,20 @@ from torch import Tensor
 
 from morph.layout import TrainedOn
 from morph.model.adapter import add_adapter, merge_adapter
+from morph.model.adapter_folder import Adapter, hash_of, is_adapter_folder, read_adapter, write_adapter
 from morph.model.folder import is_model_folder, read_folder
 from morph.model.morph import Morph
 from morph.model.reference import infer_config, read_reference
 
-__all__ = ["Checkpoint", "find_checkpoint", "load_checkpoint", "read_checkpoint", "run_of"]
+__all__ = [
+    "Checkpoint",
+    "base_of",
+    "find_checkpoint",
+    "keep_adapter",
+    "load_checkpoint",
+    "read_checkpoint",
+    "run_of",
+]
 
 
 # The state of a schedule can hold losses as NumPy's scalars, which execute nothing.
@@ -36,7 +45,8 @@ class Checkpoint(NamedTuple):
     trained_on: context and data sets of its training; of a model that does not say, the most frames that it takes.
     options: data_dir, level and suite_seed of the training run, and `files`, the YAML files among its data sets.
     plan: what decides the order of its batches, see `MixtureDataModule.plan`, and which parts it trained.
-    adapter: low-rank factors beside the weights, see `add_adapter`; empty where there are none.
+    adapter: low-rank factors beside the weights, see `lora_config`; empty where there are none.
+    base: of a fine-tuned model: `sha256` of the weights that it started from, and their `path`.
     """
 
     config: Mapping[str, Any]
@@ -45,6 +55,7 @@ class Checkpoint(NamedTuple):
     options: Mapping[str, Any] = MappingProxyType({})
     plan: Mapping[str, Any] = MappingProxyType({})
     adapter: Mapping[str, Any] = MappingProxyType({})
+    base: Mapping[str, Any] = MappingProxyType({})
 
     def normalised(self, wanted: str | None = None) -> "Checkpoint":
         """With a normalisation for physical frames, and a line that says so where it is not the stored one.
@@ -62,9 +73,10 @@ class Checkpoint(NamedTuple):
     def build(self, merge: bool = False) -> Morph:
         """The model, in evaluation mode; with `merge`, an adapter is folded into the weights."""
         try:
-            model = Morph.from_config(self.config)
-            if self.adapter:
-                add_adapter(model, self.adapter)
+            with torch.device("meta"):  # the weights are put in place as they are, not copied
+                model = Morph.from_config(self.config)
+                if self.adapter:
+                    add_adapter(model, self.adapter)
             model.restore(self.weights)
         except (ValueError, TypeError) as error:
             raise ValueError(f"checkpoint: {error}") from error
@@ -83,18 +95,19 @@ def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
         return path
     if not path.exists():
         raise ValueError(
-            f"checkpoint: there is nothing at {path}; give a .ckpt or .pth file, or the folder of a run or of an export"
+            f"checkpoint: there is nothing at {path}; give a .ckpt or .pth file, or the folder of a run, "
+            "an export or an adapter"
         )
     order = [prefer, "last" if prefer == "best" else "best"]
     for folder in (path / "checkpoints", path):
         for name in order:
             if (folder / f"{name}.ckpt").is_file():
                 return folder / f"{name}.ckpt"
-    if is_model_folder(path):
+    if is_model_folder(path) or is_adapter_folder(path):
         return path
     raise ValueError(
         f"checkpoint: the folder {path} holds no checkpoints/best.ckpt or checkpoints/last.ckpt, "
-        "nor an export's config.json"
+        "nor an export's config.json, nor an adapter's morph.json"
     )
 
 
@@ -105,18 +118,29 @@ def run_of(checkpoint: str | Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
-def read_checkpoint(path: str | Path, config: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Read a checkpoint of a training run, an exported folder or a published file; executes nothing that it contains.
+def read_checkpoint(
+    path: str | Path, config: Mapping[str, Any] | None = None, base: str | Path | Morph | None = None
+) -> Checkpoint:
+    """Read a checkpoint of a training run, the folder of an export or an adapter, or a published file; executes nothing
+    that it contains.
 
     Args:
+        path: Of any of these.
         config: What a published file of an unpublished size does not say, see `infer_config`.
+        base: The model that an adapter's folder belongs to, or its path; None: it is where it was in training.
 
     Raises:
-        ValueError: There is no such file, or it is none of these; names the tensor that does not fit.
+        ValueError: There is no such file, or it is none of these; names the tensor that does not fit; or `base` is
+            another model than the adapter's.
     """
     path = find_checkpoint(path)
+    adapted = path.is_dir() and is_adapter_folder(path)
+    if base is not None and not adapted:
+        raise ValueError(f"base: {path} is a whole model, no adapter's folder; leave base out")
     try:
-        if path.is_dir():
+        if adapted:
+            read = _read_adapted(path, base)
+        elif path.is_dir():
             stored, weights = read_folder(path)
             if missing := {"dim", "mixer", "normalisation", "capacity"} - stored.keys():
                 raise ValueError(f"its config.json is not that of a Morph: it lacks {', '.join(sorted(missing))}")
@@ -142,20 +166,100 @@ def read_checkpoint(path: str | Path, config: Mapping[str, Any] | None = None) -
     return read
 
 
-def load_checkpoint(path: str | Path, *, merge: bool = False, config: Mapping[str, Any] | None = None) -> Morph:
+def load_checkpoint(
+    path: str | Path,
+    *,
+    base: str | Path | Morph | None = None,
+    merge: bool = False,
+    config: Mapping[str, Any] | None = None,
+) -> Morph:
     """The model of a checkpoint, ready to forecast.
 
     Args:
         path: A .ckpt file or the folder of a run (its best checkpoint, else its last), the folder of an export
             (config.json and safetensors), or a published .pth file; one with LoRA factors gives a model with peft's
-            layers.  Published models take and return frames that are normalised already.
+            layers.  Published models take and return frames that are normalised already.  An adapter's folder gives the
+            fine-tuned model.
+        base: Of an adapter's folder, see `read_checkpoint`.  Models of several adapters that are given the same model
+            here share its weights in memory: each can be used at any time, and none changes another.
         merge: Fold low-rank factors into the weights that they adapt.
         config: Of a published file whose size was not published: heads and heads_xa, and what else differs.
 
     Raises:
         ValueError: See `read_checkpoint`.
     """
-    return read_checkpoint(path, config).build(merge)
+    return read_checkpoint(path, config, base).build(merge)
+
+
+def base_of(model: Morph, path: str | Path) -> dict[str, str]:
+    """What a fine-tuned model remembers of the plain one that it started from, see `Checkpoint.base`."""
+    return {"sha256": hash_of(model.state_dict()), "path": str(Path(path).absolute())}
+
+
+def keep_adapter(folder: Path, checkpoint: Checkpoint, base: Path | None = None) -> list[Path]:
+    """Write what fine-tuning added to its base as an adapter's folder, see `morph.model.adapter_folder`.
+
+    Args:
+        folder: Where.
+        checkpoint: Of a fine-tuning run.
+        base: The model that it started from; None: it is where it was.
+
+    Raises:
+        ValueError: The checkpoint is not of fine-tuning, or the base is not there or another one.
+    """
+    if not checkpoint.base:
+        raise ValueError("it was not fine-tuned from another model, so there is nothing that an adapter could hold")
+    about = {
+        "model": dict(checkpoint.config),
+        "base": dict(checkpoint.base),
+        "trained_on": checkpoint.trained_on.to_dict(),
+        "options": dict(checkpoint.options),
+        "plan": dict(checkpoint.plan),
+    }
+    weights = _base_weights(checkpoint.base, base)
+    return write_adapter(folder, Adapter(about, dict(checkpoint.adapter), dict(checkpoint.weights)), weights)
+
+
+def _read_adapted(folder: Path, base: str | Path | Morph | None) -> Checkpoint:
+    about, adapter, own = read_adapter(folder)
+    weights = _base_weights(about["base"], base)
+    for name in adapter.get("rank", {}):
+        for kind in ("weight", "bias"):
+            if f"{name}.{kind}" in weights:
+                weights[f"{name}.base_layer.{kind}"] = weights.pop(f"{name}.{kind}")
+    return Checkpoint(
+        about["model"],
+        weights | own,
+        TrainedOn.from_dict(about["trained_on"]),
+        about.get("options", {}),
+        about.get("plan", {}),
+        adapter,
+        about["base"],
+    )
+
+
+def _base_weights(origin: Mapping[str, Any], base: str | Path | Morph | None) -> dict[str, Tensor]:
+    """The weights of the model that fine-tuning started from.
+
+    Raises:
+        ValueError: It is not there, or another one.
+    """
+    if isinstance(base, Morph):
+        weights, where = base.state_dict(), "base"
+    else:
+        where = str(base or origin["path"])
+        if base is None and not Path(where).exists():
+            raise ValueError(
+                f"the model that it was fine-tuned from is no longer at {where}; say where it is now with base=<path>"
+            )
+        weights = read_checkpoint(where).build(merge=True).state_dict()
+    found = hash_of(weights)
+    if found != origin["sha256"]:
+        raise ValueError(
+            f"it was fine-tuned from a model whose weights have the SHA-256 {origin['sha256'][:16]}... "
+            f"(then at {origin['path']}), and those of {where} have {found[:16]}...; give the right one as base=<path>"
+        )
+    return dict(weights)
 
 
 def _load(path: Path) -> Any:
@@ -193,6 +297,8 @@ def _read_run(contents: Any) -> Checkpoint:
             TrainedOn.from_dict(about),
             about["options"],
             about["plan"],
+            about.get("adapter", {}),
+            about.get("base", {}),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it lacks what morph.train writes: {error!r}") from error

@@ -68,7 +68,7 @@ def main(config: DictConfig) -> None:
     console = Console()
     scores = _judge(model, context, adapters, batch_sizes, config, console)
     summaries = {
-        name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.trained_on.specs}
+        name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.trained_on.names}
         for name, of_dataset in scores.items()
     }
     _write(folder, scores, summaries, config.figures)

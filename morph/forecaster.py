@@ -1,7 +1,8 @@
 """Training under Lightning: loss, validation, optimiser."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from morph import finetune
 from morph.baselines import NAIVE
 from morph.data.module import MixtureDataModule
+from morph.finetune import train_only
 from morph.layout import Batch, Target
 from morph.metrics import is_defined, vrmse
 from morph.model.morph import Morph
@@ -72,7 +73,9 @@ class Forecaster(LightningModule):
         schedule: Called with (optimizer, total_steps); None keeps the rate constant.
         weight_decay: Of matrices and kernels; biases, norms, positions and queries do not decay.
         seed: Of dropout.  Each batch has its own generator state: a resumed run draws what an uninterrupted one does.
-        train_only, last_blocks: What is trained, see `morph.finetune.train_only`; None: everything.
+        finetune: What is trained: `train`, for each of `morph.finetune.PARTS` its `lr` and `weight_decay`, where they
+            are not those of all, and `last_blocks`, see `train_only`; None: everything.
+        base: What a fine-tuned model started from, see `morph.checkpoint.base_of`; stored in checkpoints.
 
     Raises:
         NonFiniteError: In a step; names the data set, the windows and the step.
@@ -85,21 +88,28 @@ class Forecaster(LightningModule):
         schedule: Callable[..., LambdaLR] | None = warmup_cosine,
         weight_decay: float = 0.01,
         seed: int = 0,
-        train_only: Sequence[str] | None = None,
-        last_blocks: int | None = None,
+        finetune: Mapping[str, Any] | None = None,
+        base: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
-        if train_only is not None:
-            finetune.train_only(model, train_only, last_blocks)
-        elif last_blocks is not None:
-            raise ValueError("last_blocks has no effect without train_only; name the parts that are trained")
         self.model = model
         self.optimizer = optimizer
         self.schedule = schedule
         self.weight_decay = weight_decay
         self.seed = seed
-        self.trained: dict[str, Any] = {"train_only": train_only, "last_blocks": last_blocks}
+        self.finetune = dict(finetune or {})
+        self.base = dict(base or {})
+        known = model.trained_on
+        self._before = () if known is None else tuple(sorted(known.names))
+        self.parts: dict[str, list[Tensor]] = {}
+        if finetune is not None:
+            self.parts = train_only(model, list(self.finetune["train"]), self.finetune.get("last_blocks"))
         self._scores: dict[str, Tensor] = {}
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """What decides what is trained, by option; a resumed run must not change it."""
+        return dict(_options(self.finetune, "finetune"))
 
     @property
     def _data(self) -> MixtureDataModule:
@@ -117,8 +127,10 @@ class Forecaster(LightningModule):
             ValueError: A data set exceeds the model's capacity or lacks the statistics that it needs, or the context
                 leaves what is trained unused.
         """
-        if data.context == 1 and "time_attention" in (self.trained["train_only"] or ()):
-            raise ValueError("train_only: time_attention has no effect on a context of one frame; raise window.context")
+        if data.context == 1 and "time_attention" in self.parts:
+            raise ValueError(
+                "finetune.train: time_attention has no effect on a context of one frame; raise window.context"
+            )
         for name, spec in data.specs.items():
             shape = (data.context, spec.num_fields, spec.num_components)
             self.model.capacity.admit(f"data set {name!r}", *shape)
@@ -196,11 +208,28 @@ class Forecaster(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule by step."""
-        optimizer = self.optimizer(_parameter_groups(self.model, self.weight_decay))
+        optimizer = self.optimizer(self._parameter_groups())
         if self.schedule is None:
             return optimizer
         schedule = self.schedule(optimizer, self._total_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        # Whatever is not a matrix or a kernel of a layer is a scale, an offset, a query or a position.
+        layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        decayed = {id(module.weight) for module in self.model.modules() if isinstance(module, layers)}
+        parts: Mapping[str, Sequence[Tensor]] = self.parts or {"all": list(self.model.parameters())}
+        groups = []
+        for part, parameters in parts.items():
+            rates = dict(self.finetune["train"][part] or {}) if self.parts else {}
+            decay = rates.pop("weight_decay", self.weight_decay)
+            some = [p for p in parameters if id(p) in decayed]
+            rest = [p for p in parameters if id(p) not in decayed]
+            groups += [
+                {"params": some, "weight_decay": decay, "name": part, **rates},
+                {"params": rest, "weight_decay": 0.0, "name": f"{part}, undecayed", **rates},
+            ]
+        return [group for group in groups if group["params"]]
 
     def _total_steps(self) -> int:
         """Optimiser steps of the whole run.
@@ -221,21 +250,20 @@ class Forecaster(LightningModule):
         data = self._data
         checkpoint["morph"] = {
             "model": self.model.config,
-            **data.trained_on.to_dict(),
+            **replace(data.trained_on, before=self._before).to_dict(),
             "options": dict(data.options),
             "plan": data.plan | self.trained,
+            "adapter": dict(self.model.adapter),
+            "base": self.base,
         }
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    # Whatever is not a matrix or a kernel of a layer is a scale, an offset, a query or a position.
-    layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    decayed = {id(module.weight) for module in model.modules() if isinstance(module, layers)}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
-        {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
-    ]
+def _options(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _options(value, f"{prefix}.{key}")
+        else:
+            yield f"{prefix}.{key}", value
 
 
 def _where(batch: Batch, step: str, what: str) -> str:

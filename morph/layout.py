@@ -193,11 +193,18 @@ class TrainedOn:
         context: Frames of context that it was trained with.
         specs: The data sets, by name.
         statistics: Scales of their training splits, of those that have them.
+        before: Names of the data sets of earlier training, of a model that was trained further.
     """
 
     context: int
     specs: Mapping[str, DatasetSpec] = field(default_factory=dict)
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
+    before: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> set[str]:
+        """Of all data sets that it was ever trained on."""
+        return {*self.specs, *self.before}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for a checkpoint or a file."""
@@ -208,6 +215,7 @@ class TrainedOn:
                 name: {key: value.tolist() for key, value in scales._asdict().items()}
                 for name, scales in self.statistics.items()
             },
+            "before": list(self.before),
         }
 
     @classmethod
@@ -220,6 +228,7 @@ class TrainedOn:
                 name: Statistics(**{key: torch.tensor(value) for key, value in scales.items()})
                 for name, scales in stored.get("statistics", {}).items()
             },
+            tuple(stored.get("before", ())),
         )
 
 

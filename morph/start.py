@@ -1,48 +1,159 @@
-"""What a training run starts from: a new model, or that of a checkpoint."""
+"""What a training run starts from: a new model, or that of a checkpoint, as it is or made ready for fine-tuning."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from morph.checkpoint import read_checkpoint
+from morph.checkpoint import Checkpoint, base_of, find_checkpoint, read_checkpoint
 from morph.command import defaults, given
-from morph.finetune import grow_context
-from morph.model.morph import Morph
+from morph.data.module import MixtureDataModule
+from morph.finetune import grow, lora_layers, renew
+from morph.model.adapter import add_adapter
+from morph.model.morph import Capacity, Morph
 
-__all__ = ["starting_model"]
+__all__ = ["Start", "starting_checkpoint", "starting_model"]
 
 _NORMALISATION = "model.normalisation="
+# What has grown and is new is trained, also where the level leaves its part alone, at the rates of level 3.  (A position
+# table that has grown holds nothing new.)
+_OF_GROWTH = {"max_components": {"components", "decoder"}, "max_fields": {"decoder"}}
+_RATES = {"lr": 1e-4, "weight_decay": 1e-5}
 
 
-def starting_model(config: DictConfig) -> Morph:
-    """The model of a run's configuration (model, checkpoint, grow_context, window.context), in training mode.
+class Start(NamedTuple):
+    """What `Forecaster` is given.
+
+    model: in training mode, with its adapter.
+    finetune: what is trained, None for everything.
+    base: of fine-tuning: what it started from.
+    """
+
+    model: Morph
+    finetune: dict[str, Any] | None = None
+    base: dict[str, str] | None = None
+
+
+def starting_checkpoint(config: DictConfig) -> Checkpoint | None:
+    """What the run's configuration (checkpoint, base) starts from, None for a new model.
+
+    Raises:
+        ValueError: The checkpoint cannot be read, or an option needs one.
+    """
+    if OmegaConf.is_missing(config, "checkpoint") or config.checkpoint is None:
+        for option in ("finetune", "grow", "base"):
+            if config.get(option):
+                raise ValueError(
+                    f"{option} needs a model to start from: give checkpoint=<run's folder, .ckpt or .pth file, export>"
+                )
+        if config.window.context is None:
+            raise ValueError("window.context: expected a number of frames, found null, which needs checkpoint=")
+        return None
+    if OmegaConf.is_missing(config, "data"):
+        raise ValueError("data: give what to train on, such as data=my.yaml")
+    checkpoint = read_checkpoint(config.checkpoint, base=config.base).normalised(_normalisation(config))
+    if checkpoint.adapter:
+        print(f"{config.checkpoint}: its adapter is merged into the weights")
+    return checkpoint
+
+
+def starting_model(config: DictConfig, checkpoint: Checkpoint | None, data: MixtureDataModule) -> Start:
+    """The model of a run's configuration (model, checkpoint, finetune, grow).
 
     Of a checkpoint's model, model.normalisation alone can be chosen anew.
 
+    Args:
+        config: Of the run.
+        checkpoint: From `starting_checkpoint`.
+        data: After its `setup`.
+
     Raises:
-        ValueError: An option contradicts the checkpoint or would be ignored, or the checkpoint cannot be read.
+        ValueError: An option contradicts the checkpoint or would be ignored, or the data exceed what its model takes.
     """
-    context = config.window.context
-    if config.checkpoint is None:
-        if config.grow_context or config.train_only is not None:
-            option = "grow_context" if config.grow_context else "train_only"
-            raise ValueError(
-                f"{option} needs a model to start from: give checkpoint=<run's folder, .ckpt or .pth file, or export>"
-            )
+    if checkpoint is None:
         model: Morph = instantiate(config.model)
-        return model
-    checkpoint = read_checkpoint(config.checkpoint).normalised(_normalisation(config))
-    if checkpoint.adapter:
-        print(f"{config.checkpoint}: its adapter is merged into the weights")
+        return Start(model)
     model = checkpoint.build(merge=True)
-    most = model.capacity.max_context
-    if context > most and not config.grow_context:
-        raise ValueError(
-            f"window.context={context}: the model of {config.checkpoint} takes at most {most} context frames; "
-            "grow it with grow_context=true, as +experiment=pretrain_ar does"
-        )
-    if context > most:
-        model = grow_context(model, context)
-    return model.train()
+    stated: Any = OmegaConf.to_container(config.finetune, resolve=True) if config.get("finetune") else None
+    base = base_of(model, find_checkpoint(config.checkpoint)) if stated else None
+    before = model.capacity
+    model = _grown(model, config, data)
+    if stated is None:
+        return Start(model.train())
+    finetune: dict[str, Any] = {"lora": None, "last_blocks": None, "renew": None, **stated}
+    finetune["train"] = dict(_rates(finetune))
+    if "all" not in finetune["train"]:
+        finetune["train"] |= {part: dict(_RATES) for part in _grown_parts(before, model.capacity) - _covered(finetune)}
+    if finetune["renew"] is not None:
+        model = renew(model, finetune["renew"])
+    if finetune["lora"]:
+        options = finetune["lora"]
+        rank = lora_layers(model, options, data.specs.values(), data.context)
+        alpha = {name: 2 * r if options.get("alpha") is None else options["alpha"] for name, r in rank.items()}
+        kinds = {key: options.get(key, False) for key in ("dora", "rslora")}
+        add_adapter(model, {"rank": rank, "alpha": alpha, "dropout": options.get("dropout", 0.0), **kinds})
+    elif "lora" in finetune["train"]:
+        raise ValueError("finetune.train.lora: there are no factors to train; give finetune.lora, or leave it out")
+    return Start(model.train(), finetune, base)
+
+
+def _grown(model: Morph, config: DictConfig, data: MixtureDataModule) -> Morph:
+    """The model, or one that takes all the data.
+
+    Raises:
+        ValueError: The data exceed what the model takes, and `grow` was not asked for.
+    """
+    needed = {
+        "max_context": {"window.context": data.context},
+        "max_fields": {f"data set {name!r}": spec.num_fields for name, spec in data.specs.items()},
+        "max_components": {f"data set {name!r}": spec.num_components for name, spec in data.specs.items()},
+    }
+    exceeded = {}
+    for name, counts in needed.items():
+        what, count = max(counts.items(), key=lambda item: item[1])
+        most = getattr(model.capacity, name)
+        noun = "context frames" if name == "max_context" else f"{name.removeprefix('max_')}"
+        if count > most and not config.grow:
+            raise ValueError(
+                f"{what} has {count} {noun}, the model of {config.checkpoint} takes at most {most}; "
+                "let it grow with grow=true, which keeps what it does now"
+            )
+        if count > most:
+            exceeded[name] = count
+    return grow(model, **exceeded) if exceeded else model
+
+
+def _grown_parts(before: Capacity, after: Capacity) -> set[str]:
+    grown = [parts for name, parts in _OF_GROWTH.items() if getattr(after, name) > getattr(before, name)]
+    return set[str]().union(*grown)
+
+
+def _covered(finetune: Mapping[str, Any]) -> set[str]:
+    parts = set(finetune["train"])
+    return parts | ({"components"} if "encoder" in parts else set())
+
+
+def _rates(finetune: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`finetune.train`, checked.
+
+    Raises:
+        ValueError: It is no mapping of parts to rates, or an option of all rates is given and would be ignored.
+    """
+    train = finetune.get("train")
+    if not isinstance(train, Mapping) or not train:
+        raise ValueError(f"finetune.train: expected parts and their rates, norms: {{lr: 1e-4}}, found {train!r}")
+    for part, rates in train.items():
+        if not isinstance(rates, Mapping | None) or set(rates or ()) - {"lr", "weight_decay"}:
+            raise ValueError(f"finetune.train.{part}: expected lr and weight_decay, found {rates!r}")
+    for group, key, option in (("optimizer", "lr", "optimizer.lr"), ("weight_decay", "weight_decay", "weight_decay")):
+        chosen = any(entry.lstrip("+").startswith(f"{option}=") for entry in given(group))
+        if chosen and all(key in (rates or ()) for rates in train.values()):
+            raise ValueError(
+                f"{option} has no effect: with finetune= it is that of each part, "
+                f"{', '.join(f'finetune.train.{part}.{key}' for part in train)}"
+            )
+    return train
 
 
 def _normalisation(config: DictConfig) -> str | None:

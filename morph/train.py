@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from morph.checkpoint import find_checkpoint
+from morph.checkpoint import find_checkpoint, keep_adapter, read_checkpoint
 from morph.command import command
 from morph.data.catalogue import find_datasets, own_files
 from morph.data.module import MixtureDataModule
@@ -15,7 +15,7 @@ from morph.execution import device, dtype, precision, set_execution, strategy
 from morph.forecaster import Forecaster
 from morph.progress import quiet_warnings
 from morph.run_folder import RunRecord, check_resume, claim, folder_of
-from morph.start import starting_model
+from morph.start import starting_checkpoint, starting_model
 
 OmegaConf.register_new_resolver("run_folder", folder_of, replace=True)
 
@@ -32,9 +32,12 @@ def main(config: DictConfig) -> None:
         "level": config.level,
         "suite_seed": config.suite_seed,
     }
+    checkpoint = starting_checkpoint(config)
     datasets = find_datasets(config.data, options)
     options["files"] = own_files(config.data)
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    if checkpoint and config.window.context is None:
+        plain["window"]["context"] = checkpoint.trained_on.context
     data = MixtureDataModule(
         datasets,
         batch_size=plain["batch_size"],
@@ -44,14 +47,18 @@ def main(config: DictConfig) -> None:
         **plain["loader"],
         **plain["mixture"],
     )
+    # All that can be wrong with the data comes out before a run is replaced.
+    data.prepare_data()
+    data.setup("fit")
+    start = starting_model(config, checkpoint, data)
     forecaster = Forecaster(
-        starting_model(config),
+        start.model,
         instantiate(config.optimizer),
         instantiate(config.schedule),
         weight_decay=config.weight_decay,
         seed=config.seed,
-        train_only=plain["train_only"],
-        last_blocks=config.last_blocks,
+        finetune=start.finetune,
+        base=start.base,
     )
     if config.checkpoint is not None:
         plain["checkpoint"] = str(Path(config.checkpoint).absolute())
@@ -61,9 +68,6 @@ def main(config: DictConfig) -> None:
     where = device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     computed_in = precision(config.trainer.precision, where)
     set_execution(forecaster.model, **plain["execution"], device=where, dtype=dtype(computed_in))
-    # All that can be wrong with the data comes out before a run is replaced.
-    data.prepare_data()
-    data.setup("fit")
     forecaster.check(data)
     claim(run_dir, config.overwrite, resume)
     callbacks = instantiate(
@@ -80,6 +84,9 @@ def main(config: DictConfig) -> None:
     if trainer.interrupted or trainer.received_sigterm:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
+        if start.base and "all" not in forecaster.parts:
+            files = keep_adapter(run_dir / "adapter", read_checkpoint(run_dir), find_checkpoint(config.checkpoint))
+            print(f"What it learned, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB: {run_dir / 'adapter'}")
         print(f"Checkpoints in {run_dir / 'checkpoints'}.  Judge them:  python -m morph.evaluate checkpoint={run_dir}")
 
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from morph.checkpoint import load_checkpoint
-from morph.finetune import grow_context, train_only
+from morph.finetune import grow, train_only
 from morph.forecaster import Forecaster
 from morph.model.morph import Capacity, Morph
 from morph.rollout import rollout
@@ -65,7 +65,7 @@ def test_one_model_takes_any_context_and_slides_it_over_its_own_forecasts(contex
 @pytest.mark.parametrize("max_context", [1, 4, 7])
 def test_a_grown_model_forecasts_from_one_frame_what_it_did(max_context: int) -> None:
     model = build(max_context=1, normalisation="context")
-    grown = grow_context(model, max_context)
+    grown = grow(model, max_context=max_context)
     assert grown.capacity.max_context == max_context
     assert torch.equal(grown(frames(1)), model(frames(1)))
     assert torch.equal(grown.positions.table, model.positions.table.expand(-1, max_context, -1, -1))
@@ -78,15 +78,14 @@ def test_a_grown_model_forecasts_from_one_frame_what_it_did(max_context: int) ->
 def test_a_table_of_several_rows_is_repeated_and_its_last_row_fills() -> None:
     model = build(max_context=2)
     first, last = model.positions.table[0]
-    assert torch.equal(grow_context(model, 5).positions.table[0], torch.stack([first, last, first, last, last]))
-    with pytest.raises(ValueError, match="expected at least the 2 frames that the model takes, found 1"):
-        grow_context(model, 1)
+    assert torch.equal(grow(model, max_context=5).positions.table[0], torch.stack([first, last, first, last, last]))
+    assert grow(model, max_context=1).capacity.max_context == 2
 
 
 @torch.no_grad()
 def test_rows_alike_do_not_tell_the_older_frames_apart() -> None:
     """Why `positions` can be trained too: attention over time sees a set, but for what positions say."""
-    model = grow_context(build(max_context=1, normalisation="none", predict="frame"), 4)
+    model = grow(build(max_context=1, normalisation="none", predict="frame"), max_context=4)
     context = frames(4)
     shuffled = context[:, [2, 0, 1, 3]]
     torch.testing.assert_close(model(shuffled), model(context))
@@ -108,10 +107,10 @@ def test_the_parts_of_the_last_blocks() -> None:
 def test_the_second_stage_of_size_ti_trains_a_twelfth_of_it() -> None:
     """Four blocks: nine norms of 2 E each, and four times four layers of E (E + 1)."""
     config = OmegaConf.load(ROOT / "conf" / "model" / "ti.yaml")
-    stage = OmegaConf.load(ROOT / "conf" / "experiment" / "pretrain_ar.yaml")
+    stage = OmegaConf.load(ROOT / "conf" / "finetune" / "time.yaml")
     with torch.device("meta"):
         model = instantiate(config)
-    train_only(model, stage.train_only, stage.last_blocks)
+    train_only(model, list(stage.train), stage.last_blocks)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trained == 9 * 2 * 256 + 4 * 4 * 256 * 257 == 1_057_280
     assert trained / sum(p.numel() for p in model.parameters()) == pytest.approx(0.081, abs=5e-4)
@@ -121,8 +120,7 @@ def test_only_what_is_named_changes(tmp_path: Path) -> None:
     module = Forecaster(
         build(max_context=4).train(),
         partial(torch.optim.AdamW, lr=1e-2),
-        train_only=["norms", "time_attention"],
-        last_blocks=1,
+        finetune={"train": {"norms": {}, "time_attention": {}}, "last_blocks": 1},
     )
     before = values(module.model)
     trainer(tmp_path, epochs=1).fit(module, data(steps_per_epoch=1))
@@ -133,9 +131,9 @@ def test_only_what_is_named_changes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "last_blocks", "message"),
     [
-        (["norm"], None, "train_only: expected some of norms, time_attention, positions, found norm"),
-        ([], None, "expected some of norms, time_attention, positions, found none"),
-        (["norms"], 0, "last_blocks: expected a positive integer, or null for all, found 0"),
+        (["norm"], None, "finetune.train: expected some of lora, norms, .*, found norm"),
+        ([], None, "expected some of lora, norms, .*, found none"),
+        (["norms"], 0, "last_blocks: expected a positive integer, or null, found 0"),
         (["positions"], 2, "last_blocks has no effect on positions"),
     ],
 )
@@ -196,7 +194,7 @@ def test_the_second_stage_from_the_command_line(call: Any, first_stage: Path, mo
     with pytest.raises(RuntimeError, match="power cut"):
         call(*options, "run_dir=cut", cwd=first_stage)
     monkeypatch.setattr(Forecaster, "on_train_epoch_start", LightningModule.on_train_epoch_start)
-    other = call(*options, "resume=cut", "last_blocks=1", cwd=first_stage)
+    other = call(*options, "resume=cut", "finetune.last_blocks=1", cwd=first_stage)
     assert "last_blocks=4, now 1" in other.stderr
     rest = call(*options, "resume=cut", cwd=first_stage)
     assert rest.returncode == 0, rest.stderr
@@ -214,9 +212,12 @@ def test_the_second_stage_from_the_command_line(call: Any, first_stage: Path, mo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((SECOND_STAGE,), "error: grow_context needs a model to start from: give checkpoint="),
+        ((SECOND_STAGE,), "error: finetune needs a model to start from: give checkpoint="),
         ((SECOND_STAGE, "checkpoint=nowhere"), "error: checkpoint: there is nothing at nowhere"),
-        (("checkpoint=ar1",), "error: window.context=4: the model of ar1 takes at most 1 context frames; grow it with"),
+        (
+            ("checkpoint=ar1",),
+            "error: window.context has 4 context frames, the model of ar1 takes at most 1; let it grow",
+        ),
         (
             ("+experiment=debug", "checkpoint=ar1"),
             "error: an experiment chooses the model, which with checkpoint= is that of the checkpoint",
@@ -225,17 +226,19 @@ def test_the_second_stage_from_the_command_line(call: Any, first_stage: Path, mo
             ("checkpoint=ar1", "model=s", "model.dropout=0"),
             "error: model=s, model.dropout=0: with checkpoint= the model",
         ),
-        (("train_only=norms",), "error: train_only needs a model to start from: give checkpoint="),
-        (("last_blocks=2", *TINY), "error: last_blocks has no effect without train_only"),
+        (("grow=true",), "error: grow needs a model to start from: give checkpoint="),
         (
-            ("checkpoint=ar1", "window.context=1", "train_only=[norms,mlp]"),
-            "error: train_only: expected some of norms, time_attention, positions",
+            ("checkpoint=ar1", "window.context=1", "finetune=time", "+finetune.train.mlp.lr=1"),
+            "error: finetune.train: expected some of lora, norms",
         ),
         (
-            ("checkpoint=ar1", "train_only=time_attention", "window.context=1"),
-            "error: train_only: time_attention has no effect on a context of one frame",
+            ("checkpoint=ar1", "finetune=time", "window.context=1"),
+            "error: finetune.train: time_attention has no effect on a context of one frame",
         ),
-        ((SECOND_STAGE, "checkpoint=ar1", "last_blocks=all"), "error: option last_blocks: expected an integer"),
+        (
+            (SECOND_STAGE, "checkpoint=ar1", "finetune.last_blocks=all"),
+            "error: option finetune.last_blocks: expected an integer",
+        ),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(call: Any, first_stage: Path, options: tuple[str, ...], message: str) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = ["fetch", "is_model_folder", "read_folder", "write_folder"]
+__all__ = ["fetch", "is_model_folder", "read_folder", "read_json", "read_tensors", "write_folder"]
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
@@ -65,22 +65,31 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         ValueError: A file is missing, truncated or something else.
     """
-    config = _read_json(folder / _CONFIG)
+    config = read_json(folder / _CONFIG)
     names = {_WEIGHTS}
     if (folder / _INDEX).is_file():
-        index = _read_json(folder / _INDEX)
+        index = read_json(folder / _INDEX)
         if not isinstance(index.get("weight_map"), dict):
             raise ValueError(f"{folder / _INDEX} lacks weight_map, which file holds which tensor")
         names = set(index["weight_map"].values())
     weights: dict[str, Tensor] = {}
     for path in sorted(folder / name for name in names):
-        if not path.is_file():
-            raise ValueError(f"there is no {path}; a model folder holds {_CONFIG} and {_WEIGHTS}, or its parts")
-        try:
-            weights |= load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} ({path.stat().st_size} bytes) is truncated or no safetensors: {error}") from error
+        weights |= read_tensors(path)
     return config, weights
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of safetensors.
+
+    Raises:
+        ValueError: It is missing, truncated or something else.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no {path}, which belongs to {path.parent}; copy the folder as a whole")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} ({path.stat().st_size} bytes) is truncated or no safetensors: {error}") from error
 
 
 def fetch(repository: str, **options: Any) -> Path:
@@ -88,9 +97,14 @@ def fetch(repository: str, **options: Any) -> Path:
     return Path(snapshot_download(repository, allow_patterns=[_CONFIG, "model*.safetensors", _INDEX], **options))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a file of JSON holds.
+
+    Raises:
+        ValueError: It is missing or something else.
+    """
     if not path.is_file():
-        raise ValueError(f"there is no {path}; a model folder holds {_CONFIG} and {_WEIGHTS}, or its parts")
+        raise ValueError(f"there is no {path}, which belongs to {path.parent}; copy the folder as a whole")
     try:
         stored = json.loads(path.read_text())
     except ValueError as error:

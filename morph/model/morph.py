@@ -127,6 +127,7 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         self.decoder = Decoder(dim, patch_size, size.max_fields, size.max_components, zero=predict == "increment")
         # What it learned from, as far as it is known: forecasts of labelled data are compared with it.
         self.trained_on: TrainedOn | None = None
+        self.adapter: dict[str, Any] = {}  # see morph.model.adapter
         # How it is run, not what it is: see morph.execution.
         self.activation_checkpointing = False
 
@@ -168,13 +169,21 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         return cls(mixer=partial(found, **mixer), **options)
 
     def restore(self, weights: Mapping[str, Tensor]) -> "Morph":
-        """Take over weights, and turn to evaluation.
+        """Take over weights, in the precision that the model has, and turn to evaluation.
+
+        A model on the device "meta" takes the tensors themselves, so that models can share them.
 
         Raises:
             ValueError: A tensor is missing, unknown or of another shape.
         """
+        kinds = {name: value.dtype for name, value in self.state_dict().items()}
+        # Parts of larger tensors, such as of q, k and v in one, would keep those in memory and in files.
+        fitting = {
+            name: (value if value.nbytes == value.untyped_storage().nbytes() else value.clone()).to(kinds.get(name))
+            for name, value in weights.items()
+        }
         try:
-            self.load_state_dict(dict(weights))
+            self.load_state_dict(fitting, assign=self.positions.table.is_meta)
         except RuntimeError as error:
             raise ValueError(f"the weights do not fit the configuration: {error}") from error
         return self.eval()
