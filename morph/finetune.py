@@ -1,5 +1,6 @@
 """Training a model further: for larger problems, only some of its parts, and with low-rank adapters."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from morph.layout import DatasetSpec
 from morph.model.mixer import AxialAttention
 from morph.model.morph import Capacity, Morph
 
-__all__ = ["PARTS", "grow", "lora_layers", "renew", "train_only"]
+__all__ = ["PARTS", "count_parameters", "grow", "lora_layers", "renew", "train_only"]
 
 PARTS = ("lora", "norms", "time_attention", "positions", "components", "encoder", "decoder", "all")
 """What can be trained by itself: low-rank factors; LayerNorms of the blocks, and the decoder's, which follows the last
@@ -18,6 +19,15 @@ block; the blocks' attention over time; the position table; the convolution that
 that comes before the positions; all that comes after the blocks; everything."""
 
 _OF_BLOCKS = ("norms", "time_attention")
+_GROUPS = {
+    "low-rank factors": r"\.lora_",
+    "norms": r"^blocks\.\d+\.norm_|^decoder\.norm",
+    "encoder": r"^embedding\.",
+    "positions": r"^positions\.",
+    "attention": r"^blocks\.\d+\.mixer",
+    "perceptrons": r"^blocks\.\d+\.mlp",
+    "decoder": r"^decoder\.",
+}
 
 
 def grow(model: Morph, *, max_context: int = 0, max_fields: int = 0, max_components: int = 0) -> Morph:
@@ -161,6 +171,17 @@ def train_only(model: Morph, parts: str | Sequence[str], last_blocks: int | None
     for parameter in (parameter for parameters in chosen.values() for parameter in parameters):
         parameter.requires_grad_(True)
     return chosen
+
+
+def count_parameters(model: Morph) -> dict[str, tuple[int, int]]:
+    """Parameters of the groups of a model: how many are trained, and how many there are."""
+    counts: dict[str, tuple[int, int]] = {}
+    for name, parameter in model.named_parameters():
+        group = next(group for group, pattern in _GROUPS.items() if re.search(pattern, name))
+        trained, total = counts.get(group, (0, 0))
+        number = parameter.numel()
+        counts[group] = trained + number * parameter.requires_grad, total + number
+    return {group: counts[group] for group in _GROUPS if group in counts}
 
 
 def _parameters(model: Morph, blocks: Sequence[nn.Module], part: str) -> Iterable[nn.Parameter]:

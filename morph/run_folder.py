@@ -4,17 +4,20 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
+from rich import get_console
 
 from morph.checkpoint import read_checkpoint, run_of
 from morph.data.module import MixtureDataModule
+from morph.finetune import count_parameters
 from morph.forecaster import Forecaster
 from morph.provenance import record
+from morph.tables import parameter_table
 
 __all__ = ["RunRecord", "check_resume", "claim", "folder_of"]
 
@@ -88,6 +91,7 @@ class RunRecord(Callback):
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and say."""
+        forecaster = cast(Forecaster, pl_module)
         count = sum(p.numel() for p in pl_module.parameters())
         trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         share = "" if trained == count else f"{trained / 1e6:.1f} M of "
@@ -95,5 +99,9 @@ class RunRecord(Callback):
             torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
         )
         print(f"Training {share}{count / 1e6:.1f} M parameters on {', '.join(self.config.datasets)} ({device})")
+        if forecaster.parts:
+            rates = {group["name"]: group["initial_lr"] for group in trainer.optimizers[0].param_groups}
+            rates = {part: rates.get(part, rates.get(f"{part}, undecayed")) for part in forecaster.parts}
+            get_console().print(parameter_table(count_parameters(forecaster.model), rates))
         print(f"Results in {self.run_dir}" + (f", continuing from {self.resume}" if self.resume else ""), flush=True)
         record(self.run_dir, self.config, "train")

@@ -16,8 +16,8 @@ from morph.model.morph import Capacity, Morph
 __all__ = ["Start", "starting_checkpoint", "starting_model"]
 
 _NORMALISATION = "model.normalisation="
-# What has grown and is new is trained, also where the level leaves its part alone, at the rates of level 3.  (A position
-# table that has grown holds nothing new.)
+# What is new in a grown model is trained, also where the level leaves its part alone, at the rates of level 3.  (A
+# position table that has grown holds nothing new.)
 _OF_GROWTH = {"max_components": {"components", "decoder"}, "max_fields": {"decoder"}}
 _RATES = {"lr": 1e-4, "weight_decay": 1e-5}
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-__all__ = ["error_table", "speed_header", "speed_line"]
+__all__ = ["error_table", "parameter_table", "speed_header", "speed_line"]
 
 
 def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table:
@@ -62,6 +62,25 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
     if notes:
         table.caption = "\n".join(notes)
         table.caption_justify = "left"
+    return table
+
+
+def parameter_table(counts: Mapping[str, tuple[int, int]], rates: Mapping[str, Any]) -> Table:
+    """What of a model is trained.
+
+    Args:
+        counts: See `morph.finetune.count_parameters`.
+        rates: Of each part that is trained, its learning rate.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
+    table.add_column("parameters", no_wrap=True)
+    for name in ("trained", "of", "share"):
+        table.add_column(name, justify="right")
+    total = tuple(map(sum, zip(*counts.values(), strict=True)))
+    for name, (trained, of) in {**counts, "all": total}.items():
+        table.add_row(name, f"{trained:,}", f"{of:,}", f"{trained / of:.1%}" if trained else "-")
+    table.caption = "Learning rates: " + ", ".join(f"{part} {rate:g}" for part, rate in rates.items())
+    table.caption_justify = "left"
     return table
 
 

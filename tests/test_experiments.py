@@ -27,12 +27,12 @@ def test_every_experiment_trains_validates_and_saves(suite_root: Path, tmp_path:
         "loader.validation_windows=2",
     )  # fmt: skip
     model = ("model=nano", "model.dim=64", "model.depth=1")
-    if "grow: true" in (ROOT / "conf" / "experiment" / f"{experiment}.yaml").read_text():
-        # A second stage: its model is that of a first one, which sees one frame.
+    if "/finetune" in (text := (ROOT / "conf" / "experiment" / f"{experiment}.yaml").read_text()):
+        # Its model is that of a first stage, which sees one frame.
         first = ("data=cfd1d", "window.context=1", "model.capacity.max_context=1", f"run_dir={tmp_path}/first")
         done = run_module("morph.train", *model, *options, *first, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        model = (f"checkpoint={tmp_path}/first",)
+        model = (f"checkpoint={tmp_path}/first", *(("data=dr1d",) if "data: ???" in text else ()))
     run_dir = tmp_path / "run"
     done = run_module("morph.train", f"+experiment={experiment}", *model, *options, f"run_dir={run_dir}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
