@@ -38,6 +38,7 @@ def main(config: DictConfig) -> None:
     data = MixtureDataModule(
         datasets,
         batch_size=plain["batch_size"],
+        num_trajectories=plain["num_trajectories"],
         seed=config.seed,
         options=options,
         **plain["window"],
