@@ -15,8 +15,10 @@ from morph.checkpoint import find_checkpoint, read_checkpoint, run_of
 from morph.command import command, defaults
 from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, open_split, prepare
+from morph.data.subset import with_statistics
 from morph.execution import device as choose_device
 from morph.figures import plot_error_growth, plot_overview, plot_rollout, png
+from morph.layout import DatasetSpec, Statistics, TrainedOn
 from morph.model.morph import Morph
 from morph.provenance import record, write_whole
 from morph.scoring import Scores, check_lengths, score, summarise, work
@@ -45,7 +47,8 @@ def main(config: DictConfig) -> None:
     adapters = {}
     for name, dataset in datasets.items():
         prepare(dataset)
-        adapters[name] = adapter = open_split(dataset, config.split, name)
+        adapter = open_split(dataset, config.split, name)
+        adapters[name] = adapter = with_statistics(adapter, _scales(checkpoint.trained_on, name, adapter.spec))
         shape = (context, adapter.spec.num_fields, adapter.spec.num_components)
         model.capacity.admit(f"data set {name!r}", *shape)
     batch_sizes = {
@@ -89,6 +92,12 @@ def _context(wanted: Any, trained: int, model: Morph) -> int:
             "python -m morph.train +experiment=pretrain_ar makes a model of it that takes more"
         )
     return wanted
+
+
+def _scales(trained_on: TrainedOn, name: str, spec: DatasetSpec) -> Statistics | None:
+    """The scales that a model was trained with, which are not the data set's where it saw a few trajectories of it."""
+    same = name in trained_on.specs and trained_on.specs[name].fields == spec.fields
+    return trained_on.statistics.get(name) if same else None
 
 
 def _judge(

@@ -253,7 +253,7 @@ class Conditions(NamedTuple):
 class Batch(NamedTuple):
     """Windows of one data set.
 
-    windows: (trajectory, first frame) of each sample, so that a fault can be traced to its data.
+    windows: (trajectory, first frame) of each sample, as the data set counts them, so that a fault can be traced.
     valid: which points of the target hold data, None where the data set is not masked: all do.  The others, and those
         of the context, hold a finite filler.
     """

@@ -41,6 +41,7 @@ def main(config: DictConfig) -> None:
     data = MixtureDataModule(
         datasets,
         batch_size=plain["batch_size"],
+        num_trajectories=plain["num_trajectories"],
         seed=config.seed,
         options=options,
         **plain["window"],

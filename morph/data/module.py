@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from morph.data.catalogue import DatasetConfig, open_split, prepare
 from morph.data.mixture import EvenSampler, MixtureSampler, WindowBatches, probabilities
+from morph.data.subset import few_shot, with_statistics
 from morph.data.windows import Windows
 from morph.layout import Batch, DatasetSpec, TrainedOn
 
@@ -64,6 +65,8 @@ class MixtureDataModule(LightningDataModule):
         batch_size: Windows per batch and rank: a number for all, a number per data set, or None for what each data
             set's YAML states.
         weights, temperature: See `morph.data.mixture.probabilities`.
+        num_trajectories: So many of each training split, the same for every seed, see `morph.data.subset`; None: all.
+            Scales are those of what was chosen, in validation too, which keeps all its trajectories.
         block: Neighbouring windows that are kept together.
         validation_windows: At most so many windows of each data set are validated on, evenly spaced; None for all.
         num_workers: Processes that read ahead; 0 reads in the training process.
@@ -87,6 +90,7 @@ class MixtureDataModule(LightningDataModule):
         batch_size: int | Mapping[str, int] | None = None,
         weights: str | Mapping[str, float] = "inverse_size",
         temperature: float | None = None,
+        num_trajectories: int | None = None,
         block: int = 8,
         validation_windows: int | None = 64,
         num_workers: int = 0,
@@ -104,6 +108,7 @@ class MixtureDataModule(LightningDataModule):
         self.batch_sizes = _batch_sizes(self.datasets, batch_size)
         self.weights = weights
         self.temperature = temperature
+        self.num_trajectories = num_trajectories
         self.block = block
         if validation_windows is not None and validation_windows < 1:
             raise ValueError(
@@ -132,7 +137,11 @@ class MixtureDataModule(LightningDataModule):
             prepare(config)
 
     def setup(self, stage: str) -> None:
-        """Open the training and validation splits, unless that is done."""
+        """Open the training and validation splits, unless that is done.
+
+        Raises:
+            ValueError: A data set cannot be opened, or has not as many trajectories as are wanted.
+        """
         if self.train:
             return
         self.train = {name: self._windows(name, "train") for name in self.datasets}
@@ -151,6 +160,7 @@ class MixtureDataModule(LightningDataModule):
             "mixture.weights": self.weights if isinstance(self.weights, str) else dict(self.weights),
             "mixture.temperature": self.temperature,
             "batch_size": self.batch_sizes,
+            "num_trajectories": self.num_trajectories,
             "loader.block": self.block,
             "loader.memory": self.memory,
             "seed": self.seed,
@@ -192,7 +202,12 @@ class MixtureDataModule(LightningDataModule):
     def _windows(self, name: str, split: str) -> Windows:
         # Half of it for training, half for validation, which follow each other in the same processes.
         memory = self.memory * 2**20 // (2 * len(self.datasets))
-        return Windows(open_split(self.datasets[name], split, name), self.context, self.target, name, memory)
+        adapter = open_split(self.datasets[name], split, name)
+        if self.num_trajectories is not None and split == "train":
+            adapter = few_shot(adapter, self.num_trajectories, name)
+        elif self.num_trajectories is not None:
+            adapter = with_statistics(adapter, self.train[name].adapter.statistics)
+        return Windows(adapter, self.context, self.target, name, memory)
 
     def _place(self) -> dict[str, int]:
         if self.trainer is None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from morph.data.adapter import DatasetAdapter
+from morph.data.subset import Subset
 from morph.layout import Batch, Conditions
 
 __all__ = ["Filled", "Windows", "fill_absent"]
@@ -59,6 +60,8 @@ class Windows:
         mask = spec.component_mask
         self.conditions = Conditions(torch.from_numpy(mask), spec.boundary, adapter.statistics, bool(mask.all()))
         self.memory = memory
+        # As the whole data set counts them, so that a fault can be traced to its data.
+        self._numbers = adapter.trajectories if isinstance(adapter, Subset) else range(len(adapter))
         self._alone = all(len(self._run(frame)) == 1 for frame in range(spec.num_steps))
         self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
 
@@ -119,7 +122,7 @@ class Windows:
             frames[:, self.context :],
             conditions,
             self.name,
-            torch.tensor(places),
+            torch.tensor([(self._numbers[trajectory], start) for trajectory, start in places]),
             valid,
         )
 
