@@ -64,7 +64,7 @@ def own_files(names: str | Sequence[str]) -> dict[str, str]:
 
 
 def open_split(config: DatasetConfig, split: str, name: str | None = None) -> DatasetAdapter:
-    """The reader of one split: train, valid or test.
+    """The reader of one split: train, valid or test; "all" is the whole of the data, undivided.
 
     Args:
         config: Of the data set.
