@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,7 +17,7 @@ from data_adapters.grid import GridAdapter, Options, Selection
 from data_adapters.handles import HANDLES, UnreadableError
 from data_adapters.raw import RawArray, raw_array, unwritten_chunks
 from data_adapters.remote import is_remote, list_folder, local_copies
-from data_adapters.splits import check_split
+from data_adapters.splits import ALL, SPLITS, check_split
 from data_adapters.well_layout import field_ranks, read_contents
 
 __all__ = ["ArrayAdapter", "GroupAdapter", "WellAdapter", "split_files"]
@@ -34,7 +34,7 @@ class WellAdapter(GridAdapter):
 
     Args:
         path: The data set's folder, or its URL (hf://datasets/polymathic-ai/shear_flow).
-        split: train, valid or test.
+        split: train, valid, test, or all: those of them that are there, one after the other.
         cache: Folder where remote files are kept; None reads the parts that are needed, each time.
         options: See `data_adapters.grid.Options`.  Of `fields`, None takes all scalars and then all vectors, in the
             file's order; rank-2 tensors (row by row, C * C components) are read only when they are named.
@@ -60,7 +60,7 @@ class ArrayAdapter(GridAdapter):
 
     Args:
         files: Path, URL or pattern, or a list of them; trajectories run on over several files.
-        split: train, valid or test.
+        split: train, valid, test or all.
         dims: What the axes of the arrays are, in index order: sample, time, channel, and names of spatial axes.
         coordinates: Arrays with the coordinates of an axis, and of time; they may have one entry more than the axis.
         parameters: Parameters of each trajectory: attributes of the file, or arrays of () or (N,).
@@ -253,15 +253,20 @@ class _GroupStore(_ArrayStore):
 
 
 def split_files(folder: str, split: str) -> list[str]:
-    """The files of a split in The Well's layout, in the order of their names.
+    """The files of a split in The Well's layout, in the order of their names; of "all", those of each split in turn.
 
     Raises:
         FileNotFoundError: The folder, the split or every file in it is missing.
     """
+    if split == ALL:
+        there: list[str] = []
+        with suppress(OSError):  # which the first split says in words
+            there = [name for name in _names(join(folder, "data")) if name in SPLITS]
+        return [file for name in SPLITS if name in there or not there for file in split_files(folder, name)]
     found: list[str] | None = None
     for place in (folder, join(folder, "data"), join(folder, f"data/{split}")):
         try:
-            names = list_folder(place) if is_remote(place) else sorted(os.listdir(place))
+            names = _names(place)
         except OSError as error:
             beside = "" if found is None else f"; {place.rpartition('/')[0]} holds {', '.join(found) or 'nothing'}"
             raise FileNotFoundError(
@@ -276,3 +281,7 @@ def split_files(folder: str, split: str) -> list[str]:
             "fetch or generate the data set again"
         )
     return files
+
+
+def _names(folder: str) -> list[str]:
+    return list_folder(folder) if is_remote(folder) else sorted(os.listdir(folder))

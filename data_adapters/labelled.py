@@ -43,7 +43,7 @@ class XarrayAdapter(GridAdapter):
 
     Args:
         files: Path, URL or pattern, or a list of them.
-        split: train, valid or test.
+        split: train, valid, test or all.
         time: Name of the dimension of time.
         sample: Name of the dimension along which trajectories lie; None: a file is one trajectory.
         channel: Name of the dimension along which components lie; None: there is none.

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["SPLITS", "Part", "check_split", "divide", "full_rule"]
+__all__ = ["ALL", "SPLITS", "Part", "check_split", "divide", "full_rule"]
 
 SPLITS = ("train", "valid", "test")
+ALL = "all"
+"""Undivided: every trajectory and every frame, also those that a rule leaves out between two splits."""
 _KEYS = {
     "trajectory": {"by", "valid", "test", "order", "seed", "within"},
     "time": {"by", "valid", "test", "order", "gap"},
@@ -33,10 +35,10 @@ def check_split(split: str, where: str) -> None:
     """Refuse another name.
 
     Raises:
-        ValueError: It is none of train, valid and test.
+        ValueError: It is none of train, valid, test and all.
     """
-    if split not in SPLITS:
-        raise ValueError(f"{where}: expected a split of {', '.join(SPLITS)}, found {split!r}")
+    if split not in (*SPLITS, ALL):
+        raise ValueError(f"{where}: expected a split of {', '.join(SPLITS)}, or {ALL}, found {split!r}")
 
 
 def full_rule(rule: Mapping[str, Any] | None, num_trajectories: int, where: str) -> dict[str, Any]:
@@ -95,13 +97,15 @@ def divide(counts: Sequence[int], num_steps: int, rule: Mapping[str, Any], split
         counts: Trajectories in each file.
         num_steps: Frames of each trajectory.
         rule: From `full_rule`.
-        split: train, valid or test.
+        split: train, valid, test or all, of which the rule cuts nothing.
         where: Data set, for the message.
 
     Raises:
         ValueError: Nothing would be left for the split, or for training.
     """
     total = sum(counts)
+    if split == ALL:
+        return Part(tuple(range(total)), range(num_steps))
     if rule["by"] == "time":
         return Part(tuple(range(total)), _frames(num_steps, rule, split, where))
     groups = counts if rule["within"] == "file" else [total]

@@ -132,7 +132,7 @@ def path(tmp_path: Path) -> Path:
         ({"frames": 3}, r"frames: expected whole numbers start, stop and step, such as .*, found 3"),
         ({"frames": {"start": 4}}, r"frames: expected 0 <= start < stop <= 4"),
         ({"missing": "ignore"}, r"missing: expected refuse, fill, mask, found 'ignore'"),
-        ({"split": "val"}, r"expected a split of train, valid, test, found 'val'"),
+        ({"split": "val"}, r"expected a split of train, valid, test, or all, found 'val'"),
         ({"field": ["u"]}, r"expected options of files, dims, coordinates, .*fields, name.* found 'field'"),
         ({"name": 3}, r"name: expected a text, found 3"),
         ({"statistics": ["s"]}, r"statistics: expected a text"),

@@ -185,6 +185,32 @@ def test_trajectories_run_on_over_files_in_the_order_of_their_names(folder: Path
     assert WellAdapter(folder, split="valid").parameters(0)["viscosity"] == 9.5
 
 
+def test_all_splits_follow_each_other(folder: Path) -> None:
+    """Those that are there; the scales are those of the training split, as for each of them."""
+    for split, trajectories in (("test", range(5, 6)), ("valid", range(3, 5))):
+        write(folder, coded_file("xy", trajectories), split=split)
+    for first, split in ((3, "valid"), (0, "train")):
+        if split == "train":
+            write(folder, coded_file("xy", range(3)))
+            scales = dict.fromkeys(("density", "pressure"), 2.0) | {"velocity": [1.0, 3.0]}
+            write_stats(folder, dict.fromkeys(("mean", "std", "rms_delta"), scales))
+        whole = WellAdapter(folder, "all")
+        assert len(whole) == 6 - first
+        expected = [coded(1, 1, range(first, 6), "xy")[i, ..., 0] for i in range(6 - first)]
+        found = [whole.read(i, 0, NUM_STEPS)[:, 1, 0, 0] for i in range(6 - first)]
+        np.testing.assert_array_equal(found, expected)
+        assert [whole.parameters(i)["viscosity"] for i in range(6 - first)] == [0.5 + i for i in range(first, 6)]
+    train = WellAdapter(folder, "train").statistics
+    assert train is not None
+    assert whole.statistics is not None
+    np.testing.assert_array_equal(whole.statistics.mean, train.mean)
+    (folder / "data" / "test" / "part_0.hdf5").unlink()
+    with pytest.raises(FileNotFoundError, match=r"data/test: expected files that end in"):
+        WellAdapter(folder, "all")
+    with pytest.raises(FileNotFoundError, match=r"nowhere: expected a folder"):
+        WellAdapter(folder.parent / "nowhere", "all")
+
+
 def test_scalars_that_vary_in_time_are_no_parameters(folder: Path) -> None:
     contents = coded_file(("x",), varying_scalars={"forcing": np.ones((3, NUM_STEPS))})
     assert WellAdapter(write(folder, contents)).spec.parameters == ("viscosity", "gamma")

@@ -235,7 +235,7 @@ def test_folder_that_is_not_a_data_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["val", "validation", "Train", ""])
 def test_unknown_split(folder: Path, split: str) -> None:
-    with pytest.raises(ValueError, match=rf"coded: expected a split of train, valid, test, found '{split}'"):
+    with pytest.raises(ValueError, match=rf"coded: expected a split of train, valid, test, or all, found '{split}'"):
         WellAdapter(write(folder, coded_file(("x",))), split=split)
 
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.errors import InstantiationException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layout_files import closed, counted, write_tensor
 
 from data_adapters.hdf5 import ArrayAdapter
 from data_adapters.splits import SPLITS, Part, divide, full_rule
+from morph.data.catalogue import open_split
 from morph.data.windows import Windows
 
 fast = settings(max_examples=300, derandomize=True, deadline=None)
@@ -116,6 +118,50 @@ def test_frames_are_divided_with_a_gap(
         lost = num_steps - sum(len(part.frames) for part in found.values())
         assert lost == 2 * width
         assert sum(len(found[split].frames) for split in ("valid", "test")) >= sum(sizes) - 2 * width
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"splits": {"by": "trajectory", "seed": 3}},
+        {"splits": {"by": "trajectory", "order": ["test", "train", "valid"], "within": "file", "valid": 2}},
+        {"splits": {"by": "time", "valid": 0.25, "test": 0.25, "gap": 2}},
+        {"splits": {"by": "time", "valid": 3, "test": 3, "gap": 1}, "frames": {"start": 3, "step": 2}},
+        {"splits": {"by": "trajectory", "valid": 9, "test": 30}},  # leaves none for training
+    ],
+)
+def test_all_is_undivided(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Each trajectory once and as it lies in the files, whole; what the splits hold stands there, too."""
+    stored = np.concatenate([counted((10, 30, 3), 1000 * number) for number in range(2)])
+    for number in range(2):
+        write_tensor(tmp_path / f"a_{number}.h5", stored[10 * number : 10 * number + 10])
+    frames = range(30)[slice(*(options.get("frames", {}).get(key) for key in ("start", "stop", "step")))]
+
+    def opened(split: str) -> ArrayAdapter:
+        config = {"_target_": "data_adapters.hdf5.ArrayAdapter", "files": str(tmp_path / "a_*.h5"),
+                  "dims": ["sample", "time", "x"], "fields": ["tensor"], "dt": 1, **options}  # fmt: skip
+        adapter = open_split(config, split, "a")
+        assert isinstance(adapter, ArrayAdapter)
+        return adapter
+
+    whole = opened("all")
+    assert [whole.place(i) for i in range(20)] == [
+        (str(tmp_path / f"a_{number}.h5"), row) for number in range(2) for row in range(10)
+    ]
+    assert (len(whole), whole.frames) == (20, frames)
+    values = np.stack([whole.read(i, 0, len(frames))[:, 0, 0, 0, 0] for i in range(20)])
+    np.testing.assert_array_equal(values, stored[:, frames])
+    if options["splits"].get("test") == 30:
+        with pytest.raises(InstantiationException, match="none is left for training"):
+            opened("train")
+        return
+    parts = [opened(split) for split in SPLITS]
+    seen = [(part.place(i), frame) for part in parts for i in range(len(part)) for frame in part.frames]
+    assert len(set(seen)) == len(seen)
+    left = {(whole.place(i), frame) for i in range(20) for frame in frames} - set(seen)
+    # By trajectory nothing is left out, by time the frames of two gaps in each.
+    gap = options["splits"].get("gap", 0)
+    assert len(left) == 20 * 2 * gap
 
 
 def test_another_seed_is_another_split_and_the_seed_is_all_that_it_takes() -> None:

@@ -1,24 +1,27 @@
 """The mapping that is proposed for files, option by option with its reason, as the text of a YAML file."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_adapters.chunks import shared_chunks
 from data_adapters.contents import CHANNEL, SAMPLE, TIME
-from data_adapters.files import local_name
+from data_adapters.files import collection
 from data_adapters.inspect.axes import Layout
 from data_adapters.inspect.findings import ARRAYS, GROUPS, LABELLED, WELL, Found, plain
 from data_adapters.inspect.mapping import MOST_FIELDS, Candidate, flow
 from data_adapters.inspect.names import kind_of, stem
 from data_adapters.inspect.ranges import Range
 from data_adapters.inspect.record import STEP_ATTRIBUTES, Record
+from data_adapters.remote import is_remote
 
-__all__ = ["CONTEXT", "TARGET", "Line", "Proposal", "megabytes", "propose", "title_name", "yaml_text"]
+__all__ = ["CONTEXT", "TARGET", "Line", "Proposal", "megabytes", "name_of", "propose", "title_name", "yaml_text"]
 
 CONTEXT, TARGET = 4, 1
 """Frames of a window where training is not told otherwise."""
@@ -42,11 +45,13 @@ class Proposal:
         lines: In order.
         window: (context, target) that each split has frames for; as in training's defaults where they do.
         num_fields: Length of the field axis.
+        axes: Of space, in the file's order, with their lengths.
     """
 
     lines: list[Line] = field(default_factory=list)
     window: tuple[int, int] = (CONTEXT, TARGET)
     num_fields: int = 1
+    axes: Mapping[str, int] = field(default_factory=dict)
 
 
 def propose(
@@ -56,6 +61,8 @@ def propose(
     ranges: Mapping[str, Range],
     record: Record,
     options: Mapping[str, Any],
+    *,
+    whole: bool = False,
 ) -> Proposal:
     """The options of the data set, with reasons.
 
@@ -66,6 +73,7 @@ def propose(
         ranges: Of the arrays that were looked at.
         record: Its extent.
         options: What the user said: boundary, missing, batch_size, name, cache.
+        whole: The data are read undivided: what is too short to be divided gets no rule.
 
     Raises:
         ValueError: The record is too short to be divided.
@@ -90,7 +98,7 @@ def propose(
     lines.append(Line("", why=f"axes: {flow(axes)}, the file's order, become the last of D, H, W; `axes` changes it"))
     lines += _boundary(found, layout, axes, options.get("boundary"))
     lines += _step(found, record, options.get("dt"))
-    splits, frames = _splits(record) if found.adapter != WELL else (None, record.steps)
+    splits, frames = (None, record.steps) if found.adapter == WELL else _splits(record, whole)
     if splits is not None:
         lines.append(splits)
     lines.append(_missing({name: ranges[name] for name in _looked_at(parts, ranges)}, options.get("missing")))
@@ -101,7 +109,7 @@ def propose(
     windows = 2 ** int(np.log2(windows))
     why = f"windows; one of {context + TARGET} frames takes {megabytes(num_bytes)}"
     lines.append(Line("batch_size", options.get("batch_size") or windows, why))
-    return Proposal(lines, (context, TARGET), len(fields))
+    return Proposal(lines, (context, TARGET), len(fields), {axis: sizes.get(axis, 1) for axis in axes})
 
 
 def _looked_at(parts: Sequence[str], ranges: Mapping[str, Range]) -> list[str]:
@@ -258,8 +266,8 @@ def _step(found: Found, record: Record, given: Any) -> list[Line]:
     return [Line("", why=f"dt: {record.dt:g}{unit}, from the file's times")]
 
 
-def _splits(record: Record) -> tuple[Line, int]:
-    """The rule, and the frames of the shortest split."""
+def _splits(record: Record, whole: bool) -> tuple[Line | None, int]:
+    """The rule, and the frames of the shortest split; no rule of what is read whole and too short for one."""
     if record.trajectories > 2:
         rule: dict[str, Any] = {"by": "trajectory", "valid": 0.1, "test": 0.1, "seed": 0}
         return Line("splits", rule, f"{record.trajectories} trajectories, shuffled by the seed"), record.steps
@@ -278,6 +286,8 @@ def _splits(record: Record) -> tuple[Line, int]:
             rule = {"by": "time", "order": order, "valid": share, "test": share, "gap": gap}
             left_out = "1 frame left out at each cut" if gap else "too short to leave a gap at the cuts"
             return Line("splits", rule, f"{few} of {record.steps} frames: cut in time, {left_out}"), length
+    if whole:
+        return None, record.steps
     raise ValueError(
         f"expected 6 or more frames where there {'is' if record.trajectories == 1 else 'are'} {few}, for training, "
         f"validation and testing take 2 each, found {record.steps}; name more files"
@@ -321,7 +331,14 @@ def yaml_text(proposal: Proposal, title: str) -> str:
 
 def title_name(found: Found) -> str:
     """What the data set would be called: after its file, or the folder of its files."""
-    named, files = found.container.named, found.container.files
-    if len(files) > 1 and found.adapter != WELL:
-        named = files[0].rpartition("/")[0] or files[0]
-    return local_name(named if isinstance(named, str) else named[0])
+    named = found.container.named
+    return name_of(named if isinstance(named, str) else named[0].rpartition("/")[0] or named[0])
+
+
+def name_of(path: str) -> str:
+    """What the data set of a path, URL, pattern or folder is called; no file is opened for it."""
+    if not is_remote(path):
+        path = os.path.abspath(path)
+        if Path(path).name == "data" and (Path(path) / "train").is_dir():
+            path = str(Path(path).parent)  # the folder of the splits in The Well's layout
+    return collection(path)[0]

@@ -38,7 +38,9 @@ class Record(NamedTuple):
     restated: str = ""
 
 
-def record_of(found: Found, layout: Layout, fields: Sequence[Candidate | Mapping[str, Any]], dt: Any) -> Record:
+def record_of(
+    found: Found, layout: Layout, fields: Sequence[Candidate | Mapping[str, Any]], dt: Any, *, whole: bool = False
+) -> Record:
     """Trajectories, frames and the time step.
 
     Args:
@@ -46,6 +48,7 @@ def record_of(found: Found, layout: Layout, fields: Sequence[Candidate | Mapping
         layout: The meaning of their axes.
         fields: Those that are read.
         dt: What the user says, None to take it from the file.
+        whole: The data are read undivided, and one frame will do where `dt` is given.
 
     Raises:
         ValueError: There is one frame, or `dt` is no positive number.
@@ -71,7 +74,7 @@ def record_of(found: Found, layout: Layout, fields: Sequence[Candidate | Mapping
         joined, restated = _joined(found, name)
     steps = sizes[TIME] * (several if joined else 1)
     trajectories = (found.trajectories or sizes.get(SAMPLE, 1)) * (1 if joined else several)
-    if steps < 2:
+    if steps < (1 if whole and dt is not None else 2):
         raise ValueError(
             f"{where}: expected two or more frames, found one; a forecast needs the next one: name all files of the "
             "record (a pattern in quotes, 'data/*.nc'), or another axis of time with dims=[...]"

@@ -1,5 +1,7 @@
-"""From the names of data sets, or YAML files, to their configuration and their readers."""
+"""From the names of data sets, YAML files, or files themselves, to their configuration and their readers."""
 
+import glob
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from inspect import signature
@@ -21,18 +23,23 @@ DatasetConfig = Mapping[str, Any]
 """`_target_` and arguments of an adapter, and for the caller `batch_size`, `prepare` and `card`, which documents it."""
 
 _YAML = (".yaml", ".yml")
+_FROM_FILE = "from_file"
 _FOR_THE_CALLER = ("batch_size", "card", "prepare")
 
 
-def find_datasets(names: str | Sequence[str], options: Mapping[str, Any]) -> dict[str, DatasetConfig]:
+def find_datasets(
+    names: str | Sequence[str], options: Mapping[str, Any], *, whole: bool = False
+) -> dict[str, DatasetConfig]:
     """Configurations of data sets.
 
     Args:
-        names: Entries of conf/dataset (or of a `dataset` folder in --config-dir), or paths of YAML files.
+        names: Entries of conf/dataset (or of a `dataset` folder in --config-dir), or paths of YAML files; or of the
+            data themselves, as path, URL, pattern or folder, for which conf/from_file.yaml says what finds out.
         options: Values for the interpolations of their YAML, such as data_dir and level.
+        whole: They will be opened as split "all": of what has no YAML, too little for three splits is enough.
 
     Raises:
-        ValueError: A name is unknown, or a file is not the YAML of a data set.
+        ValueError: A name is unknown, a file is not the YAML of a data set, or it is not clear what it holds.
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
@@ -40,10 +47,13 @@ def find_datasets(names: str | Sequence[str], options: Mapping[str, Any]) -> dic
     found: dict[str, DatasetConfig] = {}
     for name in names:
         path = Path(name)
-        is_file = path.suffix in _YAML
-        if path.stem in found:
-            raise ValueError(f"data: {path.stem!r} is named twice")
-        config = _read(path) if is_file else _named(name)
+        title = _title(name)
+        if title in found:
+            raise ValueError(f"data: {title!r} is named twice")
+        if _is_data(name):
+            found[title] = _from_file(name, whole)
+            continue
+        config = _read(path) if path.suffix in _YAML else _named(name)
         merged = OmegaConf.merge(OmegaConf.create(dict(options)), config)
         try:
             resolved = OmegaConf.to_container(merged, resolve=True)
@@ -53,18 +63,22 @@ def find_datasets(names: str | Sequence[str], options: Mapping[str, Any]) -> dic
         dataset = {str(key): value for key, value in resolved.items() if key in config}
         if "_target_" not in dataset:
             raise ValueError(f"data set {name!r}: its YAML names no _target_, the class that reads it")
-        found[path.stem] = dataset
+        found[title] = dataset
     return found
 
 
 def own_files(names: str | Sequence[str]) -> dict[str, str]:
-    """Of `find_datasets`' names, those of YAML files: the name of the data set and where the file is."""
-    paths = [Path(name) for name in ([names] if isinstance(names, str) else names)]
-    return {path.stem: str(path.absolute()) for path in paths if path.suffix in _YAML}
+    """Of `find_datasets`' names, those of files: the name of the data set, and the path from anywhere, or the URL."""
+    listed = [names] if isinstance(names, str) else names
+    return {
+        _title(name): name if _is_url(name) else os.path.abspath(name)
+        for name in listed
+        if Path(name).suffix in _YAML or _is_data(name)
+    }
 
 
 def open_split(config: DatasetConfig, split: str, name: str | None = None) -> DatasetAdapter:
-    """The reader of one split: train, valid or test.
+    """The reader of one split: train, valid or test; "all" is the whole of the data, undivided.
 
     Args:
         config: Of the data set.
@@ -89,6 +103,36 @@ def prepare(config: DatasetConfig) -> None:
     """Do what the data set asks for before its first use, such as generating it; safe to call again."""
     if "prepare" in config:
         instantiate(config["prepare"], _convert_="all")
+
+
+def _title(name: str) -> str:
+    return str(instantiate(compose(_FROM_FILE).name, name)) if _is_data(name) else Path(name).stem
+
+
+def _is_url(name: str) -> bool:
+    return "://" in name
+
+
+def _is_data(name: str) -> bool:
+    """Whether it is the path of data, and neither a YAML nor an entry of conf/dataset, be there a file of that name."""
+    if _is_url(name):
+        return True
+    suffix = Path(name).suffix
+    if suffix in _YAML:
+        return False
+    is_path = suffix or os.path.basename(name) != name or glob.has_magic(name) or os.path.exists(name)
+    return bool(is_path) and name not in _known()
+
+
+def _from_file(name: str, whole: bool) -> DatasetConfig:
+    try:
+        found: dict[str, Any] = instantiate(compose(_FROM_FILE).dataset, _partial_=True)(name, whole=whole)
+    except FileNotFoundError as error:
+        if _is_url(name):
+            raise
+        like = ", ".join(_like(Path(name).stem))
+        raise ValueError(f"data: {error}{f'; or choose from {like}' if like else ''}") from error
+    return found
 
 
 def _read(path: Path) -> DictConfig:
@@ -122,7 +166,11 @@ def _known() -> list[str]:
 def _choices(name: str = "") -> str:
     """The data sets that there are; of many, those with a name like the wanted one."""
     known = _known()
-    like = get_close_matches(name, known, n=5, cutoff=0.4) or [other for other in known if name and name in other]
-    shown = like or known[:10]
+    shown = _like(name) or known[:10]
     more = f" and {len(known) - len(shown)} more (data_adapters/README.md)" if len(shown) < len(known) else ""
-    return f"choose from {', '.join(shown)}{more}, or give the path of a YAML file"
+    return f"choose from {', '.join(shown)}{more}, or give the path of the data or of a YAML file"
+
+
+def _like(name: str) -> list[str]:
+    known = _known()
+    return get_close_matches(name, known, n=5, cutoff=0.4) or [other for other in known if name and name in other]
