@@ -80,6 +80,7 @@ def renew(model: Morph, part: str) -> Morph:
     if part == "decoder":
         weights = {name: value for name, value in model.state_dict().items() if not name.startswith("decoder.")}
         fresh.load_state_dict(weights, strict=False)
+        fresh.trained_on = model.trained_on
     return fresh.train(model.training)
 
 

@@ -68,7 +68,10 @@ def check_resume(resume: Path, forecaster: Forecaster, data: MixtureDataModule) 
     if not stored.plan:
         raise ValueError(f"resume: {resume} is an exported or published model, which has no run to continue")
     different = _differences(stored.config, forecaster.model.config, "model.")
-    different += _differences(stored.plan, data.plan | forecaster.trained, "")
+    now = data.plan | forecaster.trained
+    # What the run was fine-tuned with and the options do not name is different as well.
+    unsaid = {key: None for key in stored.plan if key.startswith("finetune.") and key not in now}
+    different += _differences(stored.plan, now | unsaid, "")
     if different:
         raise ValueError(
             f"resume: {resume} belongs to a run with other options: {'; '.join(different)}.  Give the options of that "

@@ -87,6 +87,7 @@ def starting_model(config: DictConfig, checkpoint: Checkpoint | None, data: Mixt
         finetune["train"] |= {part: dict(_RATES) for part in _grown_parts(before, model.capacity) - _covered(finetune)}
     if finetune["renew"] is not None:
         model = renew(model, finetune["renew"])
+        base = None if finetune["renew"] == "all" else base
     if finetune["lora"]:
         options = finetune["lora"]
         rank = lora_layers(model, options, data.specs.values(), data.context)

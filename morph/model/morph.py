@@ -24,6 +24,7 @@ from morph.normalisation import Normalisation, Scales
 
 __all__ = ["Capacity", "Morph"]
 
+_ALIGNMENT = 64  # bytes
 _DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 
@@ -177,11 +178,7 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
             ValueError: A tensor is missing, unknown or of another shape.
         """
         kinds = {name: value.dtype for name, value in self.state_dict().items()}
-        # Parts of larger tensors, such as of q, k and v in one, would keep those in memory and in files.
-        fitting = {
-            name: (value if value.nbytes == value.untyped_storage().nbytes() else value.clone()).to(kinds.get(name))
-            for name, value in weights.items()
-        }
+        fitting = {name: _alone(value).to(kinds.get(name)) for name, value in weights.items()}
         try:
             self.load_state_dict(fitting, assign=self.positions.table.is_meta)
         except RuntimeError as error:
@@ -260,6 +257,16 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
             return conditions
         mask = torch.ones(*context.shape[2:4], dtype=torch.bool, device=context.device)
         return Conditions(mask, all_physical=True)
+
+
+def _alone(value: Tensor) -> Tensor:
+    """A tensor with memory of its own, which starts where torch would let it start.
+
+    A part of a larger one would keep that in memory and in files; and matrix products round differently from another
+    alignment, which a file that was mapped into memory has.
+    """
+    whole = value.nbytes == value.untyped_storage().nbytes()
+    return value if value.is_meta or (whole and value.data_ptr() % _ALIGNMENT == 0) else value.clone()
 
 
 def _pad(
