@@ -136,7 +136,7 @@ def read_checkpoint(
     path = find_checkpoint(path)
     adapted = path.is_dir() and is_adapter_folder(path)
     if base is not None and not adapted:
-        raise ValueError(f"base: {path} is a whole model, no adapter's folder; leave base out")
+        raise ValueError(f"checkpoint: {path} is a whole model, no adapter's folder; leave base out")
     try:
         if adapted:
             read = _read_adapted(path, base)

@@ -176,34 +176,25 @@ def test_more_fields_than_the_model_takes(call: Any, pretrained: Path) -> None:
     assert "decoder 0.0001" in done.stdout  # what is new is trained, though the level leaves the decoder alone
 
 
+LORA = ("checkpoint=base", "finetune=lora")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("finetune=lora",), "error: finetune needs a model to start from: give checkpoint="),
         (("+experiment=lora_finetune",), "error: finetune needs a model to start from"),
         (("checkpoint=base", "finetune=rank"), "error: .*rank"),
-        (
-            ("checkpoint=base", "finetune=lora", "finetune.lora.attention=-1"),
-            "error: finetune.lora.attention: expected",
-        ),
-        (
-            ("checkpoint=base", "finetune=lora", "finetune.lora.attention=0", "finetune.lora.mlp=0"),
-            "error: finetune.lora",
-        ),
-        (
-            ("checkpoint=base", "finetune=lora", "optimizer.lr=1"),
-            "error: optimizer.lr has no effect: with finetune= it",
-        ),
+        ((*LORA, "finetune.lora.attention=-1"), "error: finetune.lora.attention: expected a rank of 0 or more"),
+        ((*LORA, "finetune.lora.attention=0", "finetune.lora.mlp=0"), "error: finetune.lora: expected a rank above 0"),
+        ((*LORA, "optimizer.lr=1"), "error: optimizer.lr has no effect: with finetune= it is that of each part"),
         (("checkpoint=base", "finetune=full", "weight_decay=1"), "error: weight_decay has no effect"),
-        (
-            ("checkpoint=base", "finetune=lora", "finetune.lora=null"),
-            "error: finetune.train.lora: there are no factors",
-        ),
-        (("checkpoint=base", "finetune=lora", "finetune.renew=head"), "error: finetune.renew: expected decoder"),
-        (("checkpoint=base", "finetune=lora", "+finetune.train.head.lr=1"), f"error: finetune.train: .*{PARTS[0]}"),
-        (("checkpoint=base", "finetune=lora", "+finetune.train.norms.rate=1"), "error: finetune.train.norms: expected"),
+        ((*LORA, "finetune.lora=null"), "error: finetune.train.lora: there are no factors to train"),
+        ((*LORA, "finetune.renew=head"), "error: finetune.renew: expected decoder, all or null, found 'head'"),
+        ((*LORA, "+finetune.train.head.lr=1"), f"error: finetune.train: expected some of {PARTS[0]}"),
+        ((*LORA, "+finetune.train.norms.rate=1"), "error: finetune.train.norms: expected lr and weight_decay"),
         (("checkpoint=base", "finetune=full", "finetune.last_blocks=1"), "error: finetune.last_blocks has no effect"),
-        (("checkpoint=base", "base=base"), "error: base: .* is a whole model"),
+        (("checkpoint=base", "base=base"), "error: checkpoint: .* is a whole model"),
         (("window.context=null",), "error: window.context: expected a number of frames"),
     ],
 )

@@ -218,7 +218,7 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "adapter", base=tmp_path / "other")
     with pytest.raises(ValueError, match=r"SHA-256 .* those of base have"):
         load_checkpoint(tmp_path / "adapter", base=model)
-    with pytest.raises(ValueError, match=r"base: .*other is a whole model"):
+    with pytest.raises(ValueError, match=r"checkpoint: .*other is a whole model"):
         load_checkpoint(tmp_path / "other", base=tmp_path / "base")
     (tmp_path / "base").rename(tmp_path / "moved")
     with pytest.raises(ValueError, match=r"no longer at .*base; say where it is now with base=<path>"):
