@@ -37,6 +37,7 @@ class Checkpoint(NamedTuple):
     options: data_dir, level and suite_seed of the training run, and `files`, the YAML files among its data sets.
     plan: what decides the order of its batches, see `MixtureDataModule.plan`, and which parts it trained.
     adapter: low-rank factors beside the weights, see `add_adapter`; empty where there are none.
+    steps: optimiser steps of its training run until then; None where it does not say.
     """
 
     config: Mapping[str, Any]
@@ -45,6 +46,7 @@ class Checkpoint(NamedTuple):
     options: Mapping[str, Any] = MappingProxyType({})
     plan: Mapping[str, Any] = MappingProxyType({})
     adapter: Mapping[str, Any] = MappingProxyType({})
+    steps: int | None = None
 
     def normalised(self, wanted: str | None = None) -> "Checkpoint":
         """With a normalisation for physical frames, and a line that says so where it is not the stored one.
@@ -193,6 +195,7 @@ def _read_run(contents: Any) -> Checkpoint:
             TrainedOn.from_dict(about),
             about["options"],
             about["plan"],
+            steps=contents.get("global_step"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it lacks what morph.train writes: {error!r}") from error

@@ -6,27 +6,25 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-__all__ = ["error_table", "speed_header", "speed_line"]
+from morph.baselines import NAIVE
+from morph.summary import valid_median
+
+__all__ = ["ensemble_table", "error_table", "speed_header", "speed_line", "valid_table"]
 
 
 def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table:
-    """Errors of the model, of persistence and of linear extrapolation, and ratios of the model's to theirs.
+    """Errors of the model, of persistence, of linear extrapolation and of compared checkpoints, and ratios of the
+    model's to theirs.
 
     Args:
-        summaries: By data set, see `morph.scoring.summarise`.
+        summaries: By data set, see `morph.summary.summarise`.
         ahead: "one_step", or "rollout" for the mean over all lead times.
     """
     rollout = ahead == "rollout"
     what = "Rollout, mean over lead times" if rollout else "One step ahead"
-    table = Table(
-        title=f"{what} (/persist, /better: VRMSE over persistence's, over the better's)",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
-        pad_edge=False,
-        show_edge=False,
-    )
-    table.add_column("data set", no_wrap=True)
+    compared = _compared(summaries)
+    over = "".join(f", /{name}: over that of {name}" for name in compared)
+    table = _table(f"{what} (/persist, /better: VRMSE over persistence's, over the better's{over})")
     for metric in ("VRMSE", "NRMSE"):
         for name in (metric, "persist", "extrap"):
             table.add_column(name, justify="right")
@@ -34,6 +32,9 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
             if not rollout:
                 table.add_column("/persist", justify="right")
             table.add_column("/better", justify="right")
+            for name in compared:
+                table.add_column(name, justify="right")
+                table.add_column(f"/{name}", justify="right")
     if rollout:
         table.add_column("unstable", justify="right", no_wrap=True)
     infix = "rollout_" if rollout else ""
@@ -46,23 +47,115 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
                 if not rollout:
                     cells.append(_ratio(numbers[f"{ahead}_ratio_to_persistence"]))
                 cells.append(_ratio(numbers[f"{ahead}_ratio"]))
+                for name in compared:
+                    cells.append(_number(numbers[f"{name}_{infix}vrmse"]))
+                    cells.append(_ratio(numbers[f"{ahead}_ratio_to_{name}"]))
         if rollout:
             unstable = f"{numbers['unstable']}/{numbers['trajectories']}"
             cells.append(f"[red]{unstable}[/red]" if numbers["unstable"] else unstable)
-        table.add_row(dataset + (" *" if numbers["zero_shot"] else ""), *cells)
-    notes = []
-    if any(numbers["zero_shot"] for numbers in summaries.values()):
-        notes.append("* zero-shot: the model was not trained on it")
+        table.add_row(_name(dataset, numbers), *cells)
     what = "fields of frames" if rollout else "fields of windows"
-    notes += [
-        f"{dataset}: {numbers[f'{ahead}_without_data']} {what} hold no data and count nowhere"
-        for dataset, numbers in summaries.items()
-        if numbers[f"{ahead}_without_data"]
-    ]
+    _note(
+        table,
+        summaries,
+        [
+            f"{dataset}: {numbers[f'{ahead}_without_data']} {what} hold no data and count nowhere"
+            for dataset, numbers in summaries.items()
+            if numbers[f"{ahead}_without_data"]
+        ],
+    )
+    return table
+
+
+def valid_table(summaries: Mapping[str, Mapping[str, Any]], threshold: float) -> Table:
+    """How long rollouts of the model, of the better naive forecast and of compared checkpoints can be trusted.
+
+    Args:
+        summaries: By data set, see `morph.summary.summarise`.
+        threshold: That `morph.scoring.valid_time` was told.
+    """
+    table = _table(
+        f"Rollout, valid time (until the VRMSE first exceeds {threshold:g}; median, in each data set's time)"
+    )
+    compared = _compared(summaries)
+    for name in ("model", "better naive", *compared):
+        table.add_column(name, justify="right")
+    bounds = False
+    for dataset, numbers in summaries.items():
+        naive = max((valid_median(numbers, name) for name in NAIVE), key=lambda found: found[0])
+        found = [valid_median(numbers, "model"), naive, *(valid_median(numbers, name) for name in compared)]
+        bounds = bounds or any(bound for _, bound in found)
+        table.add_row(_name(dataset, numbers), *(_time(*median) for median in found))
+    _note(table, summaries, ["≥ to the end of the rollouts, which may be too short to tell"] if bounds else [])
+    return table
+
+
+def ensemble_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Scores of the model's ensemble of rollouts, means over lead times, in standard deviations of each field.
+
+    Args:
+        summaries: By data set, see `morph.summary.summarise`; of ensembles.
+    """
+    table = _table("Ensemble, mean over lead times, in standard deviations of each field (/: CRPS over that)")
+    compared = _compared(summaries)
+    columns = ("CRPS", "control", "/control", "/better", "spread", "skill", "spread/skill")
+    for column in (*columns, *(column for name in compared for column in (name, f"/{name}"))):
+        table.add_column(column, justify="right")
+    for dataset, numbers in summaries.items():
+        cells = [
+            _number(numbers["crps"]),
+            _number(numbers["control_mae"]),
+            _ratio(numbers["crps_ratio_to_control"]),
+            _ratio(numbers["crps_ratio"]),
+            _number(numbers["spread"]),
+            _number(numbers["skill"]),
+            "-" if numbers["spread_skill_ratio"] is None else f"{numbers['spread_skill_ratio']:.3f}",
+        ]
+        for name in compared:
+            cells += [_number(numbers[f"{name}_crps"]), _ratio(numbers[f"crps_ratio_to_{name}"])]
+        table.add_row(_name(dataset, numbers), *cells)
+    _note(
+        table,
+        summaries,
+        [
+            "control: mean absolute error, the CRPS of one forecast; better: of persistence and extrapolation",
+            "spread/skill is 1 where the ensemble knows its own error, below 1 where it is too sure",
+        ],
+    )
+    return table
+
+
+def _table(title: str) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+        show_edge=False,
+    )
+    table.add_column("data set", no_wrap=True)
+    return table
+
+
+def _name(dataset: str, numbers: Mapping[str, Any]) -> str:
+    return dataset + (" *" if numbers["zero_shot"] else "")
+
+
+def _compared(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return next(iter(summaries.values()))["compared"] if summaries else []
+
+
+def _note(table: Table, summaries: Mapping[str, Mapping[str, Any]], notes: list[str]) -> None:
+    if any(numbers["zero_shot"] for numbers in summaries.values()):
+        notes = ["* zero-shot: the model was not trained on it", *notes]
     if notes:
         table.caption = "\n".join(notes)
         table.caption_justify = "left"
-    return table
+
+
+def _time(value: float, bound: bool) -> str:
+    return "-" if value < 0 else f"{'≥' if bound else ''}{value:.3g}"
 
 
 def _number(value: float | None) -> str:
