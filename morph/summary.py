@@ -21,7 +21,8 @@ def summarise(metrics: xr.Dataset) -> dict[str, Any]:
     checkpoint's; `compared` lists these.
 
     `valid_time` and `persistence_valid_time` are medians over trajectories, `valid_time_censored` counts those in which
-    the error never exceeds the threshold; where they are half of them, the median is a lower bound.
+    the error never exceeds the threshold; where they are half of them, the median is a lower bound.  Both are in the
+    data set's unit of time, as `rollout_length`.
 
     `unstable` counts the model's rollouts that lost the truth altogether.  `one_step_without_data` and
     `rollout_without_data` count the pairs of a field and a window, or of a field and a frame of a rollout, in which a
@@ -48,6 +49,7 @@ def summarise(metrics: xr.Dataset) -> dict[str, Any]:
         numbers[f"{ahead}_ratio"] = _ratio(numbers[f"{ahead}_vrmse"], best)
         for name in ("persistence", *compared):
             numbers[f"{ahead}_ratio_to_{name}"] = _ratio(numbers[f"{ahead}_vrmse"], numbers[f"{name}_{infix}vrmse"])
+    numbers["rollout_length"] = float(metrics.lead_time[-1])
     valid = metrics.valid_time.median("trajectory")
     for name in ("model", *others):
         numbers[_of(name, "valid_time")] = float(valid.sel(forecast=name))

@@ -6,7 +6,6 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from morph.baselines import NAIVE
 from morph.summary import valid_median
 
 __all__ = ["ensemble_table", "error_table", "speed_header", "speed_line", "valid_table"]
@@ -14,7 +13,7 @@ __all__ = ["ensemble_table", "error_table", "speed_header", "speed_line", "valid
 
 def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table:
     """Errors of the model, of persistence, of linear extrapolation and of compared checkpoints, and ratios of the
-    model's to theirs.
+    model's to theirs; beside compared checkpoints, VRMSE alone of all and NRMSE of the model.
 
     Args:
         summaries: By data set, see `morph.summary.summarise`.
@@ -25,8 +24,12 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
     compared = _compared(summaries)
     over = "".join(f", /{name}: over that of {name}" for name in compared)
     table = _table(f"{what} (/persist, /better: VRMSE over persistence's, over the better's{over})")
+    # Beside compared checkpoints a terminal has no room for all.
+    forecasts = {"vrmse": ("", "persistence", "extrapolation"), "nrmse": ("", "persistence", "extrapolation")}
+    if compared:
+        forecasts["nrmse"] = ("",)
     for metric in ("VRMSE", "NRMSE"):
-        for name in (metric, "persist", "extrap"):
+        for name in (metric, "persist", "extrap")[: len(forecasts[metric.lower()])]:
             table.add_column(name, justify="right")
         if metric == "VRMSE":
             if not rollout:
@@ -40,8 +43,8 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
     infix = "rollout_" if rollout else ""
     for dataset, numbers in summaries.items():
         cells = []
-        for metric in ("vrmse", "nrmse"):
-            keys = (f"{ahead}_{metric}", f"persistence_{infix}{metric}", f"extrapolation_{infix}{metric}")
+        for metric, shown in forecasts.items():
+            keys = [f"{name}_{infix}{metric}" if name else f"{ahead}_{metric}" for name in shown]
             cells += [_number(numbers[key]) for key in keys]
             if metric == "vrmse":
                 if not rollout:
@@ -68,25 +71,25 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
 
 
 def valid_table(summaries: Mapping[str, Mapping[str, Any]], threshold: float) -> Table:
-    """How long rollouts of the model, of the better naive forecast and of compared checkpoints can be trusted.
+    """How long rollouts of the model, of the naive forecasts and of compared checkpoints can be trusted.
 
     Args:
         summaries: By data set, see `morph.summary.summarise`.
         threshold: That `morph.scoring.valid_time` was told.
     """
-    table = _table(
-        f"Rollout, valid time (until the VRMSE first exceeds {threshold:g}; median, in each data set's time)"
-    )
-    compared = _compared(summaries)
-    for name in ("model", "better naive", *compared):
-        table.add_column(name, justify="right")
+    table = _table(f"Rollout, median valid time: VRMSE up to {threshold:g}")
+    names = {"model": "model", "persistence": "persist", "extrapolation": "extrap"}
+    names |= {name: name for name in _compared(summaries)}
+    for column in (*names.values(), "of"):
+        table.add_column(column, justify="right")
     bounds = False
     for dataset, numbers in summaries.items():
-        naive = max((valid_median(numbers, name) for name in NAIVE), key=lambda found: found[0])
-        found = [valid_median(numbers, "model"), naive, *(valid_median(numbers, name) for name in compared)]
-        bounds = bounds or any(bound for _, bound in found)
-        table.add_row(_name(dataset, numbers), *(_time(*median) for median in found))
-    _note(table, summaries, ["≥ to the end of the rollouts, which may be too short to tell"] if bounds else [])
+        found = {name: valid_median(numbers, name) for name in names}
+        longest = max(value for value, _ in found.values())
+        bounds = bounds or any(bound for _, bound in found.values())
+        cells = [_time(*median, best=median[0] == longest) for median in found.values()]
+        table.add_row(_name(dataset, numbers), *cells, f"{numbers['rollout_length']:.3g}")
+    _note(table, summaries, ["≥: not exceeded until the end"] if bounds else [])
     return table
 
 
@@ -98,8 +101,8 @@ def ensemble_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     """
     table = _table("Ensemble, mean over lead times, in standard deviations of each field (/: CRPS over that)")
     compared = _compared(summaries)
-    columns = ("CRPS", "control", "/control", "/better", "spread", "skill", "spread/skill")
-    for column in (*columns, *(column for name in compared for column in (name, f"/{name}"))):
+    columns = ("CRPS", "control", "/control", "/better", "spread", "skill", "ratio")
+    for column in (*columns, *(f"/{name}" for name in compared)):
         table.add_column(column, justify="right")
     for dataset, numbers in summaries.items():
         cells = [
@@ -111,15 +114,14 @@ def ensemble_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
             _number(numbers["skill"]),
             "-" if numbers["spread_skill_ratio"] is None else f"{numbers['spread_skill_ratio']:.3f}",
         ]
-        for name in compared:
-            cells += [_number(numbers[f"{name}_crps"]), _ratio(numbers[f"crps_ratio_to_{name}"])]
+        cells += [_ratio(numbers[f"crps_ratio_to_{name}"]) for name in compared]
         table.add_row(_name(dataset, numbers), *cells)
     _note(
         table,
         summaries,
         [
             "control: mean absolute error, the CRPS of one forecast; better: of persistence and extrapolation",
-            "spread/skill is 1 where the ensemble knows its own error, below 1 where it is too sure",
+            "ratio: spread / skill, 1 where the ensemble knows its own error, below 1 where it is too sure",
         ],
     )
     return table
@@ -154,8 +156,9 @@ def _note(table: Table, summaries: Mapping[str, Mapping[str, Any]], notes: list[
         table.caption_justify = "left"
 
 
-def _time(value: float, bound: bool) -> str:
-    return "-" if value < 0 else f"{'≥' if bound else ''}{value:.3g}"
+def _time(value: float, bound: bool, best: bool) -> str:
+    shown = "-" if value < 0 else f"{'≥' if bound else ''}{value:.3g}"
+    return f"[bold]{shown}[/bold]" if best else shown
 
 
 def _number(value: float | None) -> str:
