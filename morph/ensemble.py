@@ -127,7 +127,7 @@ def ensemble_scores(
     """`SCORES` of an ensemble of rollouts at each lead time; only the members' newest states are kept.
 
     The noise of a trajectory depends on the seed and on its number, and not on how trajectories are batched or on what
-    else is judged.  Dropout is drawn anew for each member and step.
+    else is judged.  Dropout is drawn anew for each member and step, from the seed, but in the order of the batches.
 
     Args:
         forecast: A `torch.nn.Module` where there is dropout.

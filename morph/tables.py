@@ -25,9 +25,8 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
     over = "".join(f", /{name}: over that of {name}" for name in compared)
     table = _table(f"{what} (/persist, /better: VRMSE over persistence's, over the better's{over})")
     # Beside compared checkpoints a terminal has no room for all.
-    forecasts = {"vrmse": ("", "persistence", "extrapolation"), "nrmse": ("", "persistence", "extrapolation")}
-    if compared:
-        forecasts["nrmse"] = ("",)
+    every = ("", "persistence", "extrapolation")
+    forecasts = {"vrmse": every, "nrmse": every[:1] if compared else every}
     for metric in ("VRMSE", "NRMSE"):
         for name in (metric, "persist", "extrap")[: len(forecasts[metric.lower()])]:
             table.add_column(name, justify="right")

@@ -18,7 +18,7 @@ from morph.scoring import score, work
 from morph.summary import summarise
 from morph.tables import ensemble_table
 from morph.truth import true_trajectories
-from tests.made_up import Coast, Counted, Waves
+from tests.made_up import Coast, Counted, Waves, put
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -213,7 +213,16 @@ def test_a_vanishing_perturbation_scores_as_the_control_and_naive_forecasts_as_t
     assert summary["crps_ratio"] == pytest.approx(summary["crps"] / best)
 
 
-@pytest.mark.parametrize("adapter", [Waves("test"), Coast("test", gaps=True), Counted()])
+class Tide(Coast):
+    """More land in each trajectory than in the one before."""
+
+    def read(self, trajectory: int, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
+        values = super().read(trajectory, start, stop)
+        values[..., : self.land + 4 * trajectory] = np.nan
+        return put(values, out)
+
+
+@pytest.mark.parametrize("adapter", [Waves("test"), Coast("test", gaps=True), Tide("test"), Counted()])
 def test_batches_do_not_change_an_ensemble_and_seeds_do(adapter: object) -> None:
     """One trajectory or several at a time, and members in one call or in several."""
     model, calls = small(), []

@@ -114,7 +114,7 @@ def test_valid_time(errors: list[float], time: float, censored: bool) -> None:
 
 
 def test_valid_time_of_rollouts_is_that_of_their_mean_over_fields() -> None:
-    """Errors of persistence, sqrt((1 - cos(2 pi c t)) 31 / 16), are 0.31 and 0.61 at t = 0.1 and 0.61 and 1.16 at 0.2."""
+    """Errors of persistence, sqrt((1 - cos(2 pi c t)) 31 / 16), are 0.31 and 0.61 at t = 0.1, 0.61 and 1.16 at 0.2."""
     metrics = judged(exact, valid_threshold=0.7).metrics
     assert np.allclose(metrics.valid_time.sel(forecast="persistence"), 0.1)
     assert np.allclose(metrics.valid_time.sel(forecast="model"), 0.8)
