@@ -47,6 +47,7 @@ class Checkpoint(NamedTuple):
     plan: what decides the order of its batches, see `MixtureDataModule.plan`, and which parts it trained.
     adapter: low-rank factors beside the weights, see `lora_config`; empty where there are none.
     base: of a fine-tuned model: `sha256` of the weights that it started from, and their `path`.
+    steps: optimiser steps of its training run until then; None where it does not say.
     """
 
     config: Mapping[str, Any]
@@ -56,6 +57,7 @@ class Checkpoint(NamedTuple):
     plan: Mapping[str, Any] = MappingProxyType({})
     adapter: Mapping[str, Any] = MappingProxyType({})
     base: Mapping[str, Any] = MappingProxyType({})
+    steps: int | None = None
 
     def normalised(self, wanted: str | None = None) -> "Checkpoint":
         """With a normalisation for physical frames, and a line that says so where it is not the stored one.
@@ -299,6 +301,7 @@ def _read_run(contents: Any) -> Checkpoint:
             about["plan"],
             about.get("adapter", {}),
             about.get("base", {}),
+            steps=contents.get("global_step"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it lacks what morph.train writes: {error!r}") from error

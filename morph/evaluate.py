@@ -11,18 +11,22 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
 from morph.baselines import NAIVE
-from morph.checkpoint import find_checkpoint, read_checkpoint, run_of
+from morph.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, run_of
 from morph.command import command, defaults
+from morph.comparison import Compared, differences, named, read_compared, training
 from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, open_split, prepare
 from morph.data.subset import with_statistics
+from morph.ensemble import Ensemble, dropout_on
 from morph.execution import device as choose_device
-from morph.figures import plot_error_growth, plot_overview, plot_rollout, png
+from morph.figures import plot_ensemble, plot_error_growth, plot_overview, plot_rollout, png
 from morph.layout import DatasetSpec, Statistics, TrainedOn
 from morph.model.morph import Morph
 from morph.provenance import record, write_whole
-from morph.scoring import Scores, check_lengths, score, summarise, work
-from morph.tables import error_table
+from morph.rollout import Forecast
+from morph.scoring import Scores, check_lengths, score, work
+from morph.summary import summarise
+from morph.tables import ensemble_table, error_table, valid_table
 
 _WHERE = ("data_dir", "level", "suite_seed")  # what a checkpoint of a run says of its data
 
@@ -31,15 +35,24 @@ _WHERE = ("data_dir", "level", "suite_seed")  # what a checkpoint of a run says 
 def main(config: DictConfig) -> None:
     """Judge every data set, then write metrics.nc, rollout.nc, summary.json and the figures, and print the tables."""
     path = find_checkpoint(config.checkpoint)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, base=config.base)
     folder = Path(config.run_dir or run_of(path) / "evaluation")
     if not config.data and not checkpoint.trained_on.specs:
         raise ValueError(f"data: {path} does not say what it was trained on; give the data, such as data=[cfd1d]")
+    ensemble = _ensemble(config)
+    if not config.valid_threshold > 0:
+        raise ValueError(f"valid_threshold: expected a positive number, found {config.valid_threshold}")
     checkpoint = checkpoint.normalised(config.normalisation)
     model = checkpoint.build()
     context = _context(config.context, checkpoint.trained_on.context, model)
-    training = defaults("train")
-    stated = {**{key: training[key] for key in _WHERE}, **checkpoint.options}
+    plain: Any = OmegaConf.to_container(config)
+    paths = named(plain["compare"])
+    compared = read_compared(paths, context, asked=config.context is not None)
+    models = {"model": model, **{name: one.model for name, one in compared.items()}}
+    if ensemble is not None and ensemble.dropout:
+        _check_dropout(models)
+    shipped = defaults("train")
+    stated = {**{key: shipped[key] for key in _WHERE}, **checkpoint.options}
     options = {key: stated[key] if config[key] is None else config[key] for key in _WHERE}
     # A data set of a YAML file is found where it was in training.
     files = checkpoint.options.get("files", {})
@@ -49,8 +62,10 @@ def main(config: DictConfig) -> None:
         prepare(dataset)
         adapter = open_split(dataset, config.split, name)
         adapters[name] = adapter = with_statistics(adapter, _scales(checkpoint.trained_on, name, adapter.spec))
-        shape = (context, adapter.spec.num_fields, adapter.spec.num_components)
-        model.capacity.admit(f"data set {name!r}", *shape)
+        shape = (adapter.spec.num_fields, adapter.spec.num_components)
+        model.capacity.admit(f"data set {name!r}", context, *shape)
+        for other, one in compared.items():
+            one.model.capacity.admit(f"compare {other}: data set {name!r}", one.context, *shape)
     batch_sizes = {
         name: dataset.get("batch_size", 1) if config.batch_size is None else config.batch_size
         for name, dataset in datasets.items()
@@ -62,21 +77,27 @@ def main(config: DictConfig) -> None:
         "normalisation": checkpoint.config["normalisation"],
         "datasets": datasets,
         "checkpoint": str(path),
+        "compare": {name: str(path) for name, path in paths.items()} or None,
         "context": context,
         "run_dir": str(folder),
     }
-    plain: Any = OmegaConf.to_container(config)
     record(folder, DictConfig(plain | effective), "evaluate")
 
     console = Console()
-    scores = _judge(model, context, adapters, batch_sizes, config, console)
+    _tell_training(checkpoint, context, compared)
+    contexts = {name: one.context for name, one in compared.items()}
+    scores = _judge(models, context, contexts, adapters, batch_sizes, ensemble, config, console)
     summaries = {
         name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.trained_on.names}
         for name, of_dataset in scores.items()
     }
     _write(folder, scores, summaries, config.figures)
-    for ahead in ("one_step", "rollout"):
-        console.print(error_table(summaries, ahead), "", sep="\n")
+    tables = [error_table(summaries, ahead) for ahead in ("one_step", "rollout")]
+    tables.append(valid_table(summaries, config.valid_threshold))
+    if ensemble is not None:
+        tables.append(ensemble_table(summaries))
+    for table in tables:
+        console.print(table, "", sep="\n")
     figures = ", figures/" if config.figures else ""
     console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json{figures}", soft_wrap=True)
 
@@ -100,27 +121,63 @@ def _scales(trained_on: TrainedOn, name: str, spec: DatasetSpec) -> Statistics |
     return trained_on.statistics.get(name) if same else None
 
 
+def _ensemble(config: DictConfig) -> Ensemble | None:
+    if config.members != 1:
+        return Ensemble(config.members, config.perturbation, config.dropout, 0 if config.seed is None else config.seed)
+    idle = {"perturbation": config.perturbation is not None, "dropout": config.dropout, "seed": config.seed is not None}
+    if ignored := [option for option, is_given in idle.items() if is_given]:
+        raise ValueError(f"{', '.join(ignored)}: without effect on a single rollout; give members=16 for an ensemble")
+    return None
+
+
+def _check_dropout(models: dict[str, Morph]) -> None:
+    for name, model in models.items():
+        try:
+            with dropout_on(model):
+                pass
+        except ValueError as error:
+            raise ValueError(str(error) if name == "model" else f"compare {name}: {error}") from error
+
+
+def _tell_training(checkpoint: Checkpoint, context: int, compared: dict[str, Compared]) -> None:
+    """Whether a comparison is one of equals is for its reader to say."""
+    if not compared:
+        return
+    print(training("model", checkpoint, context))
+    for name, one in compared.items():
+        print(training(name, one.checkpoint, one.context))
+        if differ := differences(one.checkpoint, checkpoint):
+            print(f"note: {name} and the model differ in the {differ} of their training")
+
+
 def _judge(
-    model: Morph,
+    models: dict[str, Morph],
     context: int,
+    contexts: dict[str, int],
     adapters: dict[str, DatasetAdapter],
     batch_sizes: dict[str, int],
+    ensemble: Ensemble | None,
     config: DictConfig,
     console: Console,
 ) -> dict[str, Scores]:
     device = choose_device(config.device)
-    model = model.to(device)
+    models = {name: model.to(device) for name, model in models.items()}
+    forecasts: dict[str, Forecast] = {"model": models.pop("model"), **NAIVE, **models}
+    members = 0 if ensemble is None else ensemble.members
     scores = {}
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True) as progress:
         for name, adapter in adapters.items():
-            task = progress.add_task(name, total=work(adapter, context, config.steps, config.one_step_windows))
+            task = progress.add_task(name, total=work(adapter, context, config.steps, config.one_step_windows, members))
             scores[name] = score(
-                {"model": model, **NAIVE},
+                forecasts,
                 adapter,
                 context=context,
+                contexts=contexts,
                 batch_size=batch_sizes[name],
                 steps=config.steps,
                 one_step_windows=config.one_step_windows,
+                valid_threshold=config.valid_threshold,
+                ensemble=ensemble,
                 keep=config.keep,
                 device=device,
                 advance=partial(progress.advance, task),
@@ -142,6 +199,8 @@ def _write(folder: Path, scores: dict[str, Scores], summaries: dict[str, dict[st
         files["figures/overview.png"] = png(plot_overview(summaries))
         for name, (metrics, rollouts) in scores.items():
             files[f"figures/{name}_error.png"] = png(plot_error_growth(metrics))
+            if "crps" in metrics:
+                files[f"figures/{name}_ensemble.png"] = png(plot_ensemble(metrics))
             if rollouts.data_vars:
                 files[f"figures/{name}_rollout.png"] = png(plot_rollout(rollouts))
     for name, content in files.items():

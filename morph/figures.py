@@ -2,15 +2,20 @@
 
 from collections.abc import Mapping
 from io import BytesIO
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-__all__ = ["plot_error_growth", "plot_overview", "plot_rollout", "png"]
+from morph.baselines import NAIVE
+from morph.summary import normalised
+
+__all__ = ["plot_ensemble", "plot_error_growth", "plot_overview", "plot_rollout", "png"]
 
 _COLOURS = {"model": "#0072B2", "persistence": "#999999", "extrapolation": "#D55E00"}
+_FURTHER = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")  # of compared checkpoints, in turn
 _FRAMES = 5
 _NO_DATA = "lightgrey"
 
@@ -118,10 +123,9 @@ def plot_error_growth(metrics: xr.Dataset, metric: str = "vrmse") -> Figure:
     ax = figure.subplots()
     errors = metrics.rollout.sel(metric=metric).mean("field")
     errors = errors.where(~np.isinf(errors).any("trajectory"))
-    for name in metrics.forecast.values:
+    for name, colour in _coloured(metrics).items():
         of_forecast = errors.sel(forecast=name)
-        colour = _COLOURS.get(str(name))
-        ax.plot(metrics.lead_time, of_forecast.mean("trajectory"), label=str(name), color=colour)
+        ax.plot(metrics.lead_time, of_forecast.mean("trajectory"), label=name, color=colour)
         low, high = of_forecast.min("trajectory"), of_forecast.max("trajectory")
         ax.fill_between(metrics.lead_time, low, high, color=colour, alpha=0.15, linewidth=0)
     if bool((errors > 0).any()):
@@ -131,6 +135,53 @@ def plot_error_growth(metrics: xr.Dataset, metric: str = "vrmse") -> Figure:
     ax.set(xlabel="lead time", ylabel=metric.upper(), title=f"{metrics.attrs['dataset']}{note}")
     ax.legend()
     return figure
+
+
+def plot_ensemble(metrics: xr.Dataset) -> Figure:
+    """What the ensembles of a data set are worth over lead time, in standard deviations of each field: spread and skill
+    on the left, which are equal where an ensemble knows its own error; on the right the CRPS, which of a single
+    forecast is its mean absolute error.
+
+    Lines are means over fields and trajectories (root mean squares of spread and skill), and end where a first
+    trajectory is no longer finite.
+    """
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    std = metrics.field_std.where(np.isfinite(metrics.field_std))
+    over = ("trajectory", "field")
+    colours = _coloured(metrics)
+    for name, colour in colours.items():
+        if name not in NAIVE:
+            for key, style in (("spread", "--"), ("skill", "-")):
+                values = normalised(metrics, key).sel(forecast=name)
+                label = key if name == "model" else f"{key}, {name}"
+                left.plot(
+                    metrics.lead_time, _mean_while_finite(values**2, over) ** 0.5, style, color=colour, label=label
+                )
+        values = normalised(metrics, "crps").sel(forecast=name)
+        label = f"{name}, mean absolute error" if name in NAIVE else name
+        right.plot(metrics.lead_time, _mean_while_finite(values, over), color=colour, label=label)
+    control = metrics.rollout.sel(forecast="model", metric="mae") / std
+    label = "model's control, mean absolute error"
+    right.plot(metrics.lead_time, _mean_while_finite(control, over), ":", color=colours["model"], label=label)
+    members = metrics.crps.attrs["members"]
+    left.set(xlabel="lead time", ylabel="spread, skill / std", title=f"{metrics.attrs['dataset']}, {members} members")
+    right.set(xlabel="lead time", ylabel="CRPS / std")
+    for ax in (left, right):
+        ax.set_ylim(bottom=0)
+        ax.legend(fontsize="small")
+    return figure
+
+
+def _coloured(metrics: xr.Dataset) -> dict[str, str]:
+    """Each forecast and its colour."""
+    further = cycle(_FURTHER)
+    return {str(name): _COLOURS.get(str(name)) or next(further) for name in metrics.forecast.values}
+
+
+def _mean_while_finite(values: xr.DataArray, over: tuple[str, ...]) -> xr.DataArray:
+    lost = xr.apply_ufunc(np.isinf, values)
+    return values.where(~lost.any(over)).mean(over)
 
 
 def plot_overview(summaries: Mapping[str, Mapping[str, Any]]) -> Figure:

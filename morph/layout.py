@@ -11,6 +11,7 @@ C     components of a field (1 for a scalar)
 D H W depth, height, width: 1-D data is (1, 1, W), 2-D data is (1, H, W)
 d h w token grid
 E     embedding
+M     members of an ensemble
 ====  ==========================================================================
 
 Values are in physical units everywhere outside the model.  Fields with fewer components than the widest field of

@@ -1,7 +1,7 @@
 """How good are forecasts: errors over all windows one step ahead, and over the lead time of whole rollouts."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,16 +9,18 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from morph.baselines import NAIVE
 from morph.data.adapter import DatasetAdapter
 from morph.data.mixture import EvenSampler
-from morph.data.windows import Windows, fill_absent
-from morph.layout import Conditions, DatasetSpec
-from morph.metrics import METRICS, is_defined
+from morph.data.windows import Windows
+from morph.ensemble import SCORES, Ensemble, ensemble_scores
+from morph.labels import describe, labelled_rollouts, parameters
+from morph.layout import Conditions
+from morph.metrics import METRICS
 from morph.rollout import Forecast, rollout
+from morph.truth import Truth, errors, field_std, true_trajectories
 
-__all__ = ["UNSTABLE", "Scores", "check_lengths", "score", "summarise", "work"]
-
-_TIME = "unit of time of the data set"
+__all__ = ["UNSTABLE", "Scores", "check_lengths", "score", "valid_time", "work"]
 
 UNSTABLE = 10.0
 """A rollout is unstable from the lead time on at which a field's root mean square error exceeds this many standard
@@ -29,7 +31,11 @@ class Scores(NamedTuple):
     """What is known of the forecasts of one data set.
 
     metrics: `rollout` (forecast, trajectory, lead_time, field, metric), `one_step` (forecast, window, field, metric),
-        `unstable_from` (forecast, trajectory), in lead time, NaN where the rollout stays stable; parameters.
+        `unstable_from` (forecast, trajectory), in lead time, NaN where the rollout stays stable; `valid_time` and
+        `valid_time_censored` (forecast, trajectory), see `valid_time`; `field_std` (trajectory, field); parameters.
+        With an ensemble, `crps`, `spread` and `skill` (forecast, trajectory, lead_time, field), in the unit of the
+        field; a naive forecast stands there as what it is, an ensemble of equal members: its `crps` is its mean
+        absolute error and its spread 0.
     rollouts: each component (source, trajectory, time, axes...) of the first trajectories; source is truth or model.
     """
 
@@ -44,8 +50,11 @@ def score(
     *,
     context: int,
     batch_size: int,
+    contexts: Mapping[str, int] | None = None,
     steps: int | None = None,
     one_step_windows: int | None = None,
+    valid_threshold: float = 0.5,
+    ensemble: Ensemble | None = None,
     keep: int = 2,
     device: torch.device | str = "cpu",
     advance: Callable[[int], None] = lambda _: None,
@@ -60,52 +69,88 @@ def score(
     Args:
         forecasts: By name; the one called "model" is kept in `rollouts`.
         adapter: The split.
-        context: Frames that a forecast sees, T.
-        batch_size: Windows or trajectories at a time.
+        context: Frames before the first that is forecast, T.
+        batch_size: Windows or trajectories at a time; of an ensemble, trajectories times members.
+        contexts: By name, of forecasts that see only the last so many of these frames.
         steps: Length of the rollouts; None for the whole trajectory.
         one_step_windows: At most so many windows, evenly spaced; None for all.
+        valid_threshold: See `valid_time`.
+        ensemble: How members are made of each forecast that is not naive; None: none are.
         keep: Trajectories whose rollout is returned.
         device: Where to compute.
         advance: Called with the number of windows and frames that were just done, out of `work`.
 
     Raises:
-        ValueError: The trajectories are too short for a context and `steps`.
+        ValueError: The trajectories are too short for a context and `steps`, or the data holds NaN or infinity where it
+            should not.
     """
     spec = adapter.spec
     steps = check_lengths(adapter, context, steps, one_step_windows, batch_size)
-    windows = Windows(adapter, context)
-    known = _to(windows.conditions, device)
-    one_step, places = _one_step(forecasts, windows, known, batch_size, one_step_windows, device, advance)
-    errors, unstable, kept = _rollouts(forecasts, adapter, known, context, steps, batch_size, keep, device, advance)
+    sees = dict.fromkeys(forecasts, context) | dict(contexts or {})
+    assert sees.keys() == forecasts.keys(), "contexts of forecasts that are not judged"
+    assert max(sees.values()) <= context, "a forecast cannot see more frames than there are"
+    one_step, places = _one_step(forecasts, sees, adapter, context, batch_size, one_step_windows, device, advance)
+    found = _rollouts(forecasts, sees, adapter, context, steps, batch_size, keep, device, advance)
     lead = spec.dt * np.arange(1, steps + 1)
+    vrmse = xr.DataArray(found.errors[..., list(METRICS).index("vrmse")]).mean("dim_3").values
+    valid, censored = valid_time(vrmse, lead, valid_threshold)
+    scores = None
+    if ensemble is not None:
+        scores = _ensembles(forecasts, sees, adapter, context, found, ensemble, batch_size, device, advance)
+    over_leads = ("forecast", "trajectory", "lead_time", "field")
+    onset = np.where(found.onset < steps, lead[found.onset % steps], np.nan)
     metrics = xr.Dataset(
         {
-            "rollout": (("forecast", "trajectory", "lead_time", "field", "metric"), errors),
+            "rollout": ((*over_leads, "metric"), found.errors),
             "one_step": (("forecast", "window", "field", "metric"), one_step),
-            "unstable_from": (("forecast", "trajectory"), np.where(unstable < steps, lead[unstable % steps], np.nan)),
+            "unstable_from": (("forecast", "trajectory"), onset),
+            "valid_time": (("forecast", "trajectory"), valid),
+            "valid_time_censored": (("forecast", "trajectory"), censored),
+            "field_std": (("trajectory", "field"), found.field_std),
+            **({} if scores is None else {name: (over_leads, scores[..., i]) for i, name in enumerate(SCORES)}),
             "window_trajectory": ("window", places[:, 0]),
             "window_start": ("window", places[:, 1]),
-            **_parameters(adapter),
+            **parameters(adapter),
         },
         coords={
             "forecast": list(forecasts),
             "trajectory": np.arange(len(adapter)),
-            "lead_time": ("lead_time", lead, {"long_name": "time since the last frame of context", "units": _TIME}),
+            "lead_time": lead,
             "field": [field.name for field in spec.fields],
             "metric": list(METRICS),
             "unit": ("field", [field.unit or "" for field in spec.fields]),
+            "frames_seen": ("forecast", list(sees.values())),
         },
         attrs={"dataset": spec.name, "context_frames": context, "dt": spec.dt},
     )
-    definitions = {
-        "metrics": "vrmse, nrmse: without unit, as The Well defines them; rmse, mae: in the unit of the field"
-    }
-    metrics.rollout.attrs = {"long_name": "error of a rollout from the first frames", **definitions}
-    metrics.one_step.attrs = {"long_name": "error one step ahead", **definitions}
-    metrics.unstable_from.attrs = {
-        "long_name": f"lead time from which an error exceeds {UNSTABLE:g} standard deviations of its field, or is NaN"
-    }
-    return Scores(metrics, _labelled(kept, adapter, context))
+    describe(metrics, unstable=UNSTABLE, valid_threshold=valid_threshold, ensemble=ensemble)
+    return Scores(metrics, labelled_rollouts(found.kept, adapter, context))
+
+
+def valid_time(
+    vrmse: Float[np.ndarray, "*forecasts S"], lead_time: Float[np.ndarray, "S"], threshold: float
+) -> tuple[Float[np.ndarray, "*forecasts"], Bool[np.ndarray, "*forecasts"]]:
+    """How long rollouts can be trusted: the last lead time before the error first exceeds a threshold.
+
+    It is 0 where the first error exceeds it already, and is not interpolated between frames.  Where no error exceeds it
+    the whole length is a lower bound: it is returned, and flagged as censored.  Lead times without data, NaN, are
+    skipped; without any data there is no valid time, NaN.  What comes back below the threshold later does not count.
+
+    Args:
+        vrmse: Mean over fields; infinite where a forecast is not finite.
+        lead_time: In the unit of the result.
+        threshold: Positive; 1 is the error of predicting the mean of the true frame.
+
+    Returns:
+        Valid times, and whether they are censored.
+    """
+    known = ~np.isnan(vrmse)
+    exceeds = known & (vrmse > threshold)
+    before = known & ~np.logical_or.accumulate(exceeds, axis=-1)
+    time = np.where(before, lead_time, 0.0).max(-1)
+    censored = known.any(-1) & ~exceeds.any(-1)
+    time = np.where(censored, lead_time[-1], time)
+    return np.where(known.any(-1), time, np.nan), censored
 
 
 def check_lengths(
@@ -129,102 +174,97 @@ def check_lengths(
     return steps
 
 
-def work(adapter: DatasetAdapter, context: int, steps: int | None, one_step_windows: int | None) -> int:
+def work(
+    adapter: DatasetAdapter, context: int, steps: int | None, one_step_windows: int | None, members: int = 0
+) -> int:
     """What `advance` adds up to."""
-    windows = len(adapter) * (adapter.spec.num_steps - context)
     longest = adapter.spec.num_steps - context
-    return min(windows, one_step_windows or windows) + len(adapter) * (longest if steps is None else steps)
+    windows = len(adapter) * longest
+    frames = len(adapter) * (longest if steps is None else steps)
+    return min(windows, one_step_windows or windows) + frames * (1 + members)
 
 
 def _one_step(
     forecasts: Mapping[str, Forecast],
-    windows: Windows,
-    known: Conditions,
+    sees: Mapping[str, int],
+    adapter: DatasetAdapter,
+    context: int,
     batch_size: int,
     limit: int | None,
     device: torch.device | str,
     advance: Callable[[int], None],
 ) -> tuple[Float[np.ndarray, "forecast window F metric"], np.ndarray]:
-    name = windows.adapter.spec.name
-    errors, places = [], []
-    for _, indices in EvenSampler({name: windows}, batch_sizes={name: batch_size}, limit=limit):
-        batch = windows.batch(indices)
-        context, target = batch.context.to(device), batch.target[:, 0].to(device)
-        valid = None if batch.valid is None else batch.valid[:, 0].to(device)
-        of_batch = _with_absent(known, batch.conditions.absent, device)
-        errors.append(_errors((f(context, of_batch) for f in forecasts.values()), target, of_batch, valid))
-        places.append(batch.windows)
+    # Windows of their own for those that see fewer frames: no earlier frame has a part in fillers.
+    windows = {count: Windows(adapter, count) for count in {context, *sees.values()}}
+    known = _to(windows[context].conditions, device)
+    table, places = [], []
+    name = adapter.spec.name
+    for _, indices in EvenSampler({name: windows[context]}, batch_sizes={name: batch_size}, limit=limit):
+        starts = [windows[context].locate(index) for index in indices]
+        of_batch: dict[str, Tensor] = {}
+        for count, same in windows.items():
+            batch = same.batch([i * same.per_trajectory + start + context - count for i, start in starts])
+            frames, target = batch.context.to(device), batch.target[:, 0].to(device)
+            valid = None if batch.valid is None else batch.valid[:, 0].to(device)
+            absent = batch.conditions.absent
+            conditions = known if absent is None else known._replace(absent=absent.to(device))
+            for forecast in (name for name in forecasts if sees[name] == count):
+                state = forecasts[forecast](frames, conditions)
+                of_batch[forecast] = errors([state], target, conditions, valid)[0]
+        table.append(torch.stack([of_batch[forecast] for forecast in forecasts]))
+        places.append(torch.tensor(starts))
         advance(len(indices))
-    return torch.cat(errors, 1).numpy(), torch.cat(places).numpy()
+    return torch.cat(table, 1).numpy(), torch.cat(places).numpy()
+
+
+class _Rollouts(NamedTuple):
+    """Errors, the first unstable lead (`S` if none), and the first rollouts."""
+
+    errors: Float[np.ndarray, "forecast trajectory S F metric"]
+    onset: Int[np.ndarray, "forecast trajectory"]
+    field_std: Float[np.ndarray, "trajectory F"]
+    kept: dict[str, Float[np.ndarray, "n S F C D H W"]]
 
 
 def _rollouts(
     forecasts: Mapping[str, Forecast],
+    sees: Mapping[str, int],
     adapter: DatasetAdapter,
-    known: Conditions,
     context: int,
     steps: int,
     batch_size: int,
     keep: int,
     device: torch.device | str,
     advance: Callable[[int], None],
-) -> tuple[np.ndarray, np.ndarray, dict[str, Float[np.ndarray, "n S F C D H W"]]]:
-    """Errors (forecast, trajectory, lead, F, metric); first unstable lead (forecast, trajectory), `steps` if none; the
-    first rollouts."""
-    errors, onsets = [], []
+) -> _Rollouts:
+    known = _to(Windows(adapter, context).conditions, device)
+    table, onsets, stds = [], [], []
     kept: dict[str, list[Tensor]] = {"truth": [], "model": []}
     for first in range(0, len(adapter), batch_size):
         trajectories = range(first, min(first + batch_size, len(adapter)))
-        frames = np.stack([adapter.read(i, 0, context + steps) for i in trajectories])
-        _check_truth(frames, adapter, trajectories)
-        truth = torch.from_numpy(frames).to(device)
+        truth = true_trajectories(adapter, trajectories, context, steps, known, device)
+        std = field_std(truth).cpu()
         mine = max(0, min(keep - first, len(trajectories)))
-        kept["truth"] += list(truth[:mine, context:].cpu())
-        valid, conditions = None, known
-        if adapter.spec.masked:
-            truth, valid, absent = fill_absent(truth, context, known)
-            conditions = known._replace(absent=absent)
+        shown = truth.frames if truth.valid is None else torch.where(truth.valid, truth.frames, torch.nan)
+        kept["truth"] += list(shown[:mine, context:].cpu())
         of_batch, onsets_of_batch = [], []
         for name, forecast in forecasts.items():
             is_model = name == "model"
             followed = _follow(
                 forecast,
-                _Truth(truth, valid, conditions, context),
+                truth.seen_through(sees[name]),
+                UNSTABLE * std,
                 mine if is_model else 0,
                 advance if is_model else lambda _: None,
             )
             of_batch.append(followed.errors)
             onsets_of_batch.append(followed.onset)
             kept["model"] += list(followed.states)
-        errors.append(torch.stack(of_batch))
+        table.append(torch.stack(of_batch))
         onsets.append(torch.stack(onsets_of_batch))
+        stds.append(std)
     stacked = {name: torch.stack(values).numpy() for name, values in kept.items() if values}
-    return torch.cat(errors, 1).numpy(), torch.cat(onsets, 1).numpy(), stacked
-
-
-def _check_truth(frames: np.ndarray, adapter: DatasetAdapter, trajectories: range) -> None:
-    """A fault in the data must not be taken for one of the forecast."""
-    masked = adapter.spec.masked
-    usable = (~np.isinf(frames) if masked else np.isfinite(frames)).all((2, 3, 4, 5, 6))
-    if not usable.all():
-        i, frame = np.argwhere(~usable)[0]
-        found = "infinity" if masked else "NaN or infinity"
-        raise ValueError(
-            f"data set {adapter.spec.name!r}: {found} in trajectory {trajectories[i]}, frame {frame}; "
-            "forecasts cannot be compared with it"
-        )
-
-
-class _Truth(NamedTuple):
-    """Trajectories without NaN, which of their points hold data (None: all), and how many frames are context."""
-
-    frames: Float[Tensor, "B T_and_S F C D H W"]
-    valid: Bool[Tensor, "B T_and_S F C D H W"] | None
-    known: Conditions
-    context: int
-
-    def holds_data(self, frame: int) -> Bool[Tensor, "B F C D H W"] | None:
-        return None if self.valid is None else self.valid[:, frame]
+    return _Rollouts(torch.cat(table, 1).numpy(), torch.cat(onsets, 1).numpy(), torch.cat(stds).numpy(), stacked)
 
 
 class _Followed(NamedTuple):
@@ -233,62 +273,57 @@ class _Followed(NamedTuple):
     states: list[Tensor]
 
 
-def _follow(forecast: Forecast, truth: _Truth, keep: int, advance: Callable[[int], None]) -> _Followed:
+def _follow(
+    forecast: Forecast, truth: Truth, limit: Float[Tensor, "B F"], keep: int, advance: Callable[[int], None]
+) -> _Followed:
     """One forecast rolled out against the truth; the states of the first `keep` samples are returned, NaN on land."""
     frames, _, known, context = truth
     size, steps = len(frames), frames.shape[1] - context
-    limit = UNSTABLE * _spread(truth).cpu()
-    errors, states = [], []
+    table, states = [], []
     onset = torch.full((size,), steps)
     for lead, state in enumerate(rollout(forecast, frames[:, :context], steps, known), start=context):
-        errors.append(_errors([state], frames[:, lead], known, truth.holds_data(lead))[0])
-        rms = errors[-1][..., list(METRICS).index("rmse")]
+        table.append(errors([state], frames[:, lead], known, truth.holds_data(lead))[0])
+        rms = table[-1][..., list(METRICS).index("rmse")]
         lost = ((rms > limit) | torch.isinf(rms)).any(-1)
         onset = torch.where(lost & (onset == steps), lead - context, onset)
         if keep:
             shown = state if known.absent is None else torch.where(known.absent, torch.nan, state)
             states.append(shown[:keep].cpu())
         advance(size)
-    return _Followed(torch.stack(errors, 1), onset, list(torch.stack(states, 1)) if states else [])
+    return _Followed(torch.stack(table, 1), onset, list(torch.stack(states, 1)) if states else [])
 
 
-def _errors(
-    states: Iterable[Tensor], target: Tensor, known: Conditions, valid: Bool[Tensor, "B F C D H W"] | None
-) -> Float[Tensor, "forecast B F metric"]:
-    """A state that is not finite has an infinite error, whatever the metric makes of it; NaN: there is no data."""
-    mask = known.component_mask
-    table = []
-    for state in states:
-        state = state.float()
-        values = torch.stack([metric(state, target, mask, valid) for metric in METRICS.values()], -1)
-        table.append(torch.where(torch.isfinite(values), values, torch.inf))
-    errors = torch.stack(table)
-    if valid is not None:
-        defined = torch.stack([is_defined(metric, mask, valid) for metric in METRICS.values()], -1)
-        errors = torch.where(defined, errors, torch.nan)
-    return errors.cpu()
-
-
-def _spread(truth: _Truth) -> Float[Tensor, "B F"]:
-    """Standard deviation of each field over the trajectory; its magnitude where it is constant up to rounding."""
-    frames, valid, known, _ = truth
-    space_and_time = (1, 4, 5, 6)
-    if valid is None:
-        variance, square = frames.var(space_and_time), frames.square().mean(space_and_time)
-    else:
-        count = valid.sum(space_and_time)
-        held = torch.where(valid, frames, 0.0)
-        mean = held.sum(space_and_time) / count.clamp(min=1)
-        deviation = torch.where(valid, frames - mean[:, None, ..., None, None, None], 0.0)
-        variance = deviation.square().sum(space_and_time) / (count - 1).clamp(min=1)
-        square = held.square().sum(space_and_time) / count.clamp(min=1)
-    std = (variance * known.component_mask).amax(-1).sqrt()
-    rms = (square * known.component_mask).amax(-1).sqrt()
-    return torch.where(std > 1e-5 * rms, std, torch.where(rms > 0, rms, torch.inf))
-
-
-def _with_absent(known: Conditions, absent: Tensor | None, device: torch.device | str) -> Conditions:
-    return known if absent is None else known._replace(absent=absent.to(device))
+def _ensembles(
+    forecasts: Mapping[str, Forecast],
+    sees: Mapping[str, int],
+    adapter: DatasetAdapter,
+    context: int,
+    alone: _Rollouts,
+    ensemble: Ensemble,
+    batch_size: int,
+    device: torch.device | str,
+    advance: Callable[[int], None],
+) -> Float[np.ndarray, "forecast trajectory S F score"]:
+    known = _to(Windows(adapter, context).conditions, device)
+    mae, rmse = (alone.errors[..., list(METRICS).index(name)] for name in ("mae", "rmse"))
+    # What naive forecasts score: members that are alike.
+    scores = np.stack([mae, np.where(np.isnan(mae), np.nan, 0.0), rmse], -1)
+    size = max(1, batch_size // ensemble.members)
+    for first in range(0, len(adapter), size):
+        trajectories = range(first, min(first + size, len(adapter)))
+        truth = true_trajectories(adapter, trajectories, context, scores.shape[2], known, device)
+        for number, (name, forecast) in enumerate(forecasts.items()):
+            if name in NAIVE:
+                continue
+            scores[number, first : trajectories.stop] = ensemble_scores(
+                forecast,
+                truth.seen_through(sees[name]),
+                ensemble,
+                first=first,
+                batch_size=batch_size,
+                advance=advance if name == "model" else lambda _: None,
+            ).numpy()
+    return scores
 
 
 def _to(known: Conditions, device: torch.device | str) -> Conditions:
@@ -296,81 +331,3 @@ def _to(known: Conditions, device: torch.device | str) -> Conditions:
     if statistics is not None:
         statistics = type(statistics)(*(value.to(device) for value in statistics))
     return known._replace(component_mask=known.component_mask.to(device), statistics=statistics)
-
-
-def _parameters(adapter: DatasetAdapter) -> dict[str, Any]:
-    values = [adapter.parameters(i) for i in range(len(adapter))]
-    attributes = {"long_name": "parameter of the simulation"}
-    return {
-        f"parameter_{name}": ("trajectory", np.array([v[name] for v in values]), attributes)
-        for name in adapter.spec.parameters
-    }
-
-
-def _labelled(kept: Mapping[str, np.ndarray], adapter: DatasetAdapter, context: int) -> xr.Dataset:
-    """Rollouts as one variable per component, on the data set's own coordinates."""
-    spec = adapter.spec
-    if not kept:
-        return xr.Dataset(attrs={"dataset": spec.name})
-    values = np.stack([kept["truth"], kept["model"]])
-    steps = values.shape[2]
-    coordinates = {
-        name: (name, adapter.coordinates[name], {"long_name": name, "units": "unit of length of the data set"})
-        for name in spec.axes
-    }
-    time = adapter.coordinates["time"][context : context + steps]
-    return xr.Dataset(
-        {
-            component: (
-                ("source", "trajectory", "time", *spec.axes),
-                _drop_axes(values[:, :, :, f, c], spec),
-                {"long_name": component.replace("_", " "), "units": field.unit or "", "field": field.name},
-            )
-            for f, field in enumerate(spec.fields)
-            for c, component in enumerate(field.components)
-        },
-        coords={
-            "source": ["truth", "model"],
-            "trajectory": np.arange(values.shape[1]),
-            "time": ("time", time, {"long_name": "time", "units": _TIME}),
-            **coordinates,
-        },
-        attrs={"dataset": spec.name, "context_frames": context, "dt": spec.dt},
-    )
-
-
-def _drop_axes(values: Float[np.ndarray, "source n S D H W"], spec: DatasetSpec) -> np.ndarray:
-    return values.reshape(*values.shape[:3], *spec.spatial_shape[3 - len(spec.axes) :])
-
-
-def summarise(metrics: xr.Dataset) -> dict[str, float | int | None]:
-    """The numbers that a table shows: means over fields and windows one step ahead, and over fields, trajectories and
-    lead times of the rollouts, for VRMSE and NRMSE.
-
-    `one_step_vrmse` and `rollout_vrmse` are the model's, `persistence_vrmse` and `persistence_rollout_vrmse` a naive
-    forecast's; `one_step_ratio` and `rollout_ratio` the model's VRMSE over the lowest of the naive forecasts', with
-    `_to_persistence` over persistence's;
-    `unstable` counts the model's rollouts that lost the truth altogether.  `one_step_without_data` and
-    `rollout_without_data` count the pairs of a field and a window, or of a field and a frame of a rollout, in which a
-    masked data set holds too little data for a VRMSE; the means leave them out.  A number that is not finite is None.
-    """
-    naive = [name for name in metrics.forecast.values if name != "model"]
-    numbers: dict[str, float] = {}
-    for metric in ("vrmse", "nrmse"):
-        for ahead in ("one_step", "rollout"):
-            means = metrics[ahead].sel(metric=metric).mean(set(metrics[ahead].dims) - {"forecast", "metric"})
-            numbers[f"{ahead}_{metric}"] = float(means.sel(forecast="model"))
-            for name in naive:
-                infix = "" if ahead == "one_step" else "rollout_"
-                numbers[f"{name}_{infix}{metric}"] = float(means.sel(forecast=name))
-    for ahead, infix in (("one_step", ""), ("rollout", "rollout_")):
-        best = min(numbers[f"{name}_{infix}vrmse"] for name in naive)
-        numbers[f"{ahead}_ratio"] = numbers[f"{ahead}_vrmse"] / best
-        numbers[f"{ahead}_ratio_to_persistence"] = numbers[f"{ahead}_vrmse"] / numbers[f"persistence_{infix}vrmse"]
-    unstable = int(metrics.unstable_from.sel(forecast="model").notnull().sum())
-    finite = {key: value if np.isfinite(value) else None for key, value in numbers.items()}
-    empty = {
-        f"{ahead}_without_data": int(metrics[ahead].sel(forecast="model", metric="vrmse").isnull().sum())
-        for ahead in ("one_step", "rollout")
-    }
-    return {**finite, **empty, "unstable": unstable, "trajectories": metrics.sizes["trajectory"]}

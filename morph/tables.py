@@ -6,20 +6,129 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-__all__ = ["error_table", "parameter_table", "speed_header", "speed_line"]
+from morph.summary import valid_median
+
+__all__ = ["ensemble_table", "error_table", "parameter_table", "speed_header", "speed_line", "valid_table"]
 
 
 def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table:
-    """Errors of the model, of persistence and of linear extrapolation, and ratios of the model's to theirs.
+    """Errors of the model, of persistence, of linear extrapolation and of compared checkpoints, and ratios of the
+    model's to theirs; beside compared checkpoints, VRMSE alone of all and NRMSE of the model.
 
     Args:
-        summaries: By data set, see `morph.scoring.summarise`.
+        summaries: By data set, see `morph.summary.summarise`.
         ahead: "one_step", or "rollout" for the mean over all lead times.
     """
     rollout = ahead == "rollout"
     what = "Rollout, mean over lead times" if rollout else "One step ahead"
+    compared = _compared(summaries)
+    over = "".join(f", /{name}: over that of {name}" for name in compared)
+    table = _table(f"{what} (/persist, /better: VRMSE over persistence's, over the better's{over})")
+    # Beside compared checkpoints a terminal has no room for all.
+    every = ("", "persistence", "extrapolation")
+    forecasts = {"vrmse": every, "nrmse": every[:1] if compared else every}
+    for metric in ("VRMSE", "NRMSE"):
+        for name in (metric, "persist", "extrap")[: len(forecasts[metric.lower()])]:
+            table.add_column(name, justify="right")
+        if metric == "VRMSE":
+            if not rollout:
+                table.add_column("/persist", justify="right")
+            table.add_column("/better", justify="right")
+            for name in compared:
+                table.add_column(name, justify="right")
+                table.add_column(f"/{name}", justify="right")
+    if rollout:
+        table.add_column("unstable", justify="right", no_wrap=True)
+    infix = "rollout_" if rollout else ""
+    for dataset, numbers in summaries.items():
+        cells = []
+        for metric, shown in forecasts.items():
+            keys = [f"{name}_{infix}{metric}" if name else f"{ahead}_{metric}" for name in shown]
+            cells += [_number(numbers[key]) for key in keys]
+            if metric == "vrmse":
+                if not rollout:
+                    cells.append(_ratio(numbers[f"{ahead}_ratio_to_persistence"]))
+                cells.append(_ratio(numbers[f"{ahead}_ratio"]))
+                for name in compared:
+                    cells.append(_number(numbers[f"{name}_{infix}vrmse"]))
+                    cells.append(_ratio(numbers[f"{ahead}_ratio_to_{name}"]))
+        if rollout:
+            unstable = f"{numbers['unstable']}/{numbers['trajectories']}"
+            cells.append(f"[red]{unstable}[/red]" if numbers["unstable"] else unstable)
+        table.add_row(_name(dataset, numbers), *cells)
+    what = "fields of frames" if rollout else "fields of windows"
+    _note(
+        table,
+        summaries,
+        [
+            f"{dataset}: {numbers[f'{ahead}_without_data']} {what} hold no data and count nowhere"
+            for dataset, numbers in summaries.items()
+            if numbers[f"{ahead}_without_data"]
+        ],
+    )
+    return table
+
+
+def valid_table(summaries: Mapping[str, Mapping[str, Any]], threshold: float) -> Table:
+    """How long rollouts of the model, of the naive forecasts and of compared checkpoints can be trusted.
+
+    Args:
+        summaries: By data set, see `morph.summary.summarise`.
+        threshold: That `morph.scoring.valid_time` was told.
+    """
+    table = _table(f"Rollout, median valid time: VRMSE up to {threshold:g}")
+    names = {"model": "model", "persistence": "persist", "extrapolation": "extrap"}
+    names |= {name: name for name in _compared(summaries)}
+    for column in (*names.values(), "of"):
+        table.add_column(column, justify="right")
+    bounds = False
+    for dataset, numbers in summaries.items():
+        found = {name: valid_median(numbers, name) for name in names}
+        longest = max(value for value, _ in found.values())
+        bounds = bounds or any(bound for _, bound in found.values())
+        cells = [_time(*median, best=median[0] == longest) for median in found.values()]
+        table.add_row(_name(dataset, numbers), *cells, f"{numbers['rollout_length']:.3g}")
+    _note(table, summaries, ["≥: not exceeded until the end"] if bounds else [])
+    return table
+
+
+def ensemble_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Scores of the model's ensemble of rollouts, means over lead times, in standard deviations of each field.
+
+    Args:
+        summaries: By data set, see `morph.summary.summarise`; of ensembles.
+    """
+    table = _table("Ensemble, mean over lead times, in standard deviations of each field (/: CRPS over that)")
+    compared = _compared(summaries)
+    columns = ("CRPS", "control", "/control", "/better", "spread", "skill", "ratio")
+    for column in (*columns, *(f"/{name}" for name in compared)):
+        table.add_column(column, justify="right")
+    for dataset, numbers in summaries.items():
+        cells = [
+            _number(numbers["crps"]),
+            _number(numbers["control_mae"]),
+            _ratio(numbers["crps_ratio_to_control"]),
+            _ratio(numbers["crps_ratio"]),
+            _number(numbers["spread"]),
+            _number(numbers["skill"]),
+            "-" if numbers["spread_skill_ratio"] is None else f"{numbers['spread_skill_ratio']:.3f}",
+        ]
+        cells += [_ratio(numbers[f"crps_ratio_to_{name}"]) for name in compared]
+        table.add_row(_name(dataset, numbers), *cells)
+    _note(
+        table,
+        summaries,
+        [
+            "control: mean absolute error, the CRPS of one forecast; better: of persistence and extrapolation",
+            "ratio: spread / skill, 1 where the ensemble knows its own error, below 1 where it is too sure",
+        ],
+    )
+    return table
+
+
+def _table(title: str) -> Table:
     table = Table(
-        title=f"{what} (/persist, /better: VRMSE over persistence's, over the better's)",
+        title=title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
@@ -27,42 +136,28 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
         show_edge=False,
     )
     table.add_column("data set", no_wrap=True)
-    for metric in ("VRMSE", "NRMSE"):
-        for name in (metric, "persist", "extrap"):
-            table.add_column(name, justify="right")
-        if metric == "VRMSE":
-            if not rollout:
-                table.add_column("/persist", justify="right")
-            table.add_column("/better", justify="right")
-    if rollout:
-        table.add_column("unstable", justify="right", no_wrap=True)
-    infix = "rollout_" if rollout else ""
-    for dataset, numbers in summaries.items():
-        cells = []
-        for metric in ("vrmse", "nrmse"):
-            keys = (f"{ahead}_{metric}", f"persistence_{infix}{metric}", f"extrapolation_{infix}{metric}")
-            cells += [_number(numbers[key]) for key in keys]
-            if metric == "vrmse":
-                if not rollout:
-                    cells.append(_ratio(numbers[f"{ahead}_ratio_to_persistence"]))
-                cells.append(_ratio(numbers[f"{ahead}_ratio"]))
-        if rollout:
-            unstable = f"{numbers['unstable']}/{numbers['trajectories']}"
-            cells.append(f"[red]{unstable}[/red]" if numbers["unstable"] else unstable)
-        table.add_row(dataset + (" *" if numbers["zero_shot"] else ""), *cells)
-    notes = []
+    return table
+
+
+def _name(dataset: str, numbers: Mapping[str, Any]) -> str:
+    return dataset + (" *" if numbers["zero_shot"] else "")
+
+
+def _compared(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return next(iter(summaries.values()))["compared"] if summaries else []
+
+
+def _note(table: Table, summaries: Mapping[str, Mapping[str, Any]], notes: list[str]) -> None:
     if any(numbers["zero_shot"] for numbers in summaries.values()):
-        notes.append("* zero-shot: the model was not trained on it")
-    what = "fields of frames" if rollout else "fields of windows"
-    notes += [
-        f"{dataset}: {numbers[f'{ahead}_without_data']} {what} hold no data and count nowhere"
-        for dataset, numbers in summaries.items()
-        if numbers[f"{ahead}_without_data"]
-    ]
+        notes = ["* zero-shot: the model was not trained on it", *notes]
     if notes:
         table.caption = "\n".join(notes)
         table.caption_justify = "left"
-    return table
+
+
+def _time(value: float, bound: bool, best: bool) -> str:
+    shown = "-" if value < 0 else f"{'≥' if bound else ''}{value:.3g}"
+    return f"[bold]{shown}[/bold]" if best else shown
 
 
 def parameter_table(counts: Mapping[str, tuple[int, int]], rates: Mapping[str, Any]) -> Table:

@@ -19,8 +19,10 @@ from morph.forecaster import forecast_loss
 from morph.layout import Batch, Conditions, DatasetSpec, Statistics
 from morph.metrics import METRICS, is_defined
 from morph.model.morph import Morph
-from morph.scoring import _spread, _Truth, score, summarise
+from morph.scoring import score
+from morph.summary import summarise
 from morph.tables import error_table
+from morph.truth import Truth, field_std
 from tests.made_up import Coast, Waves, put
 from tests.test_forecaster import Losses, forecaster, trainer
 from tests.test_model import build, frames
@@ -282,16 +284,15 @@ def test_training_and_judging_beside_land(tmp_path: Path) -> None:
     assert sum(losses.values[-10:]) < 0.6 * sum(losses.values[:10])
     logged = {key: value.item() for key, value in run.callback_metrics.items()}
     assert all(np.isfinite(value) for value in logged.values())
-    assert logged["val/windows/coast"] == 24  # 3 trajectories of 8 windows
-    assert "val/windows/waves" not in logged
+    counted = {key: value for key, value in logged.items() if "windows" in key}
+    assert counted == {"val/windows/coast": 24}  # 3 trajectories of 8 windows
     adapter = Coast("test", gaps=True)
     scores = score({"model": module.model.eval(), **NAIVE}, adapter, context=4, batch_size=2)
     assert np.isfinite(scores.metrics.rollout).all()
     assert np.isfinite(scores.metrics.one_step).all()
     assert scores.metrics.unstable_from.isnull().all()
     summary = summarise(scores.metrics)
-    assert summary["one_step_ratio"] < 1
-    assert summary["one_step_without_data"] == summary["rollout_without_data"] == 0
+    assert summary["one_step_ratio"] < 1 > summary["one_step_without_data"] + summary["rollout_without_data"]
     values = scores.rollouts.b.transpose("source", "trajectory", "time", "x").values
     land = [*range(6), 15, 16]
     assert np.isnan(values[..., land]).all()
@@ -333,8 +334,8 @@ def test_persistence_beside_land_is_persistence_of_the_sea() -> None:
     raw = torch.from_numpy(Shore("test").read(0, 0, 12))[None]
     filled, valid, absent = fill_absent(raw, 4, Conditions(torch.ones(2, 1, dtype=torch.bool)))
     known = Conditions(torch.ones(2, 1, dtype=torch.bool), absent=absent)
-    whole, sea = _Truth(filled, valid, known, 4), _Truth(filled[..., 6:], None, known, 4)
-    assert torch.allclose(_spread(whole), _spread(sea))
+    whole, sea = Truth(filled, valid, known, 4), Truth(filled[..., 6:], None, known, 4)
+    assert torch.allclose(field_std(whole), field_std(sea))
 
 
 def test_frames_without_any_data_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -23,8 +24,12 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
     commands = [
         line.split("#")[0].split()[2:] for line in README.splitlines() if line.startswith("python -m morph.evaluate")
     ]
-    assert len(commands) == 4
-    commands[3] += [f"data_dir={suite_root}", "level=tiny", "steps=2"]
+    assert len(commands) == 6
+    (published,) = (command for command in commands if command[1].endswith(".pth"))
+    published += [f"data_dir={suite_root}", "level=tiny", "steps=2"]
+    (ensemble,) = (command for command in commands if "members=16" in command)
+    ensemble += ["data=[cfd1d]", "steps=2"]
+    copytree(tmp_path / "runs" / "demo", tmp_path / "runs" / "scratch")
     save(tmp_path / "morph-Ti-FM-max_ar1_ep225.pth", published_state(**SIZES["Ti"]))
     for command in [*commands, ["morph.evaluate", "checkpoint=runs/demo", "run_dir=runs/demo"]]:
         done = call(*command, "one_step_windows=4", cwd=tmp_path)

@@ -8,8 +8,9 @@ import xarray as xr
 from morph.baselines import NAIVE
 from morph.figures import plot_error_growth, plot_overview, plot_rollout, png
 from morph.layout import Conditions, Context, State
-from morph.scoring import Scores, score, summarise, work
-from morph.tables import error_table
+from morph.scoring import Scores, score, valid_time, work
+from morph.summary import summarise
+from morph.tables import error_table, valid_table
 from tests.made_up import Waves
 
 STEPS = 8
@@ -84,6 +85,48 @@ def test_an_unstable_rollout_is_reported_with_its_onset() -> None:
     table = error_table({"waves": {**summary, "zero_shot": True}}, "rollout")
     assert list(table.columns[1].cells) == ["inf"]
     assert "2/2" in next(iter(table.columns[-1].cells))
+
+
+LOST = np.inf
+GAP = np.nan
+
+
+@pytest.mark.parametrize(
+    ("errors", "time", "censored"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], 2.0, True),
+        ([0.1, 0.5, 0.6, 0.7], 1.0, False),  # at the threshold, it is not exceeded
+        ([0.6, 0.1, 0.1, 0.1], 0.0, False),
+        ([0.1, 0.6, 0.1, 0.1], 0.5, False),  # what comes back does not count
+        ([0.1, LOST, LOST, LOST], 0.5, False),
+        ([0.1, GAP, 0.2, 0.6], 1.5, False),
+        ([0.1, GAP, 0.6, 0.6], 0.5, False),
+        ([GAP, 0.6, 0.1, 0.1], 0.0, False),
+        ([0.1, 0.2, 0.3, GAP], 2.0, True),
+        ([GAP, GAP, GAP, GAP], GAP, False),
+    ],
+)
+def test_valid_time(errors: list[float], time: float, censored: bool) -> None:
+    lead = np.array([0.5, 1.0, 1.5, 2.0])
+    found = valid_time(np.array([[errors, [9.0] * 4]]), lead, 0.5)
+    assert np.array_equal(found[0], [[time, 0.0]], equal_nan=True)
+    assert np.array_equal(found[1], [[censored, False]])
+
+
+def test_valid_time_of_rollouts_is_that_of_their_mean_over_fields() -> None:
+    """Errors of persistence, sqrt((1 - cos(2 pi c t)) 31 / 16), are 0.31 and 0.61 at t = 0.1, 0.61 and 1.16 at 0.2."""
+    metrics = judged(exact, valid_threshold=0.7).metrics
+    assert np.allclose(metrics.valid_time.sel(forecast="persistence"), 0.1)
+    assert np.allclose(metrics.valid_time.sel(forecast="model"), 0.8)
+    assert metrics.valid_time_censored.sel(forecast="model").all()
+    assert not metrics.valid_time_censored.sel(forecast="persistence").any()
+    summary = {**summarise(metrics), "zero_shot": False}
+    assert summary["valid_time"] == pytest.approx(0.8)
+    assert summary["persistence_valid_time"] == pytest.approx(0.1)
+    assert (summary["valid_time_censored"], summary["persistence_valid_time_censored"]) == (2, 0)
+    table = valid_table({"waves": summary}, 0.7)
+    assert [next(iter(column.cells)) for column in table.columns][:3] == ["waves", "[bold]≥0.8[/bold]", "0.1"]
+    assert "until the end" in str(table.caption)
 
 
 def test_the_ratio_is_to_the_better_naive_forecast() -> None:

@@ -1,0 +1,118 @@
+"""Further checkpoints that are judged beside one, on the same windows and rollouts."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from morph.baselines import NAIVE
+from morph.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, run_of
+from morph.model.morph import Morph
+
+__all__ = ["Compared", "differences", "named", "read_compared", "training"]
+
+_RESERVED = ("model", *NAIVE, "one_step", "rollout", "truth", "control")
+
+
+class Compared(NamedTuple):
+    """A checkpoint, its model, and how many frames it sees."""
+
+    path: Path
+    checkpoint: Checkpoint
+    model: Morph
+    context: int
+
+
+def named(compare: Mapping[str, str] | Sequence[str] | str | None) -> dict[str, Path]:
+    """Paths by name, of what `compare=` says: {name: path}, or paths, which are called after the run's folder.
+
+    Raises:
+        ValueError: Two have the same name, or a name says something else in the results; or there is no checkpoint.
+    """
+    if compare is None:
+        return {}
+    if isinstance(compare, Mapping):
+        pairs = [(str(name), path) for name, path in compare.items()]
+    else:
+        pairs = [("", path) for path in ([compare] if isinstance(compare, str) else compare)]
+    found: dict[str, Path] = {}
+    for given, path in pairs:
+        if not isinstance(path, str):
+            raise ValueError(f"compare: expected {{name: path}} or [path, path], found {path!r} for a path")
+        try:
+            checkpoint = find_checkpoint(path)
+        except ValueError as error:
+            raise ValueError(f"compare: {str(error).removeprefix('checkpoint: ')}") from error
+        name = given or _folder_name(checkpoint)
+        if name in found:
+            raise ValueError(
+                f"compare: {found[name]} and {checkpoint} are both called {name!r}; "
+                "give each its name: compare={a: <path>, b: <path>}"
+            )
+        # Of x and x_rollout the second would take the place of the first one's error of rollouts.
+        stem = name.removesuffix("_rollout")
+        taken = [other for other in (*_RESERVED, *found) if other in (name, stem) or other == f"{name}_rollout"]
+        if taken or not re.fullmatch(r"[\w.+-]+", name):
+            why = f"{taken[0]!r} is taken in the results" if taken else "expected letters, digits and any of _ . + -"
+            raise ValueError(f"compare: {checkpoint} cannot be called {name!r}: {why}; give compare={{<name>: {path}}}")
+        found[name] = checkpoint
+    return found
+
+
+def _folder_name(checkpoint: Path) -> str:
+    path = checkpoint.resolve()
+    return run_of(path).name if path.is_dir() or path.parent.name == "checkpoints" else path.stem
+
+
+def read_compared(paths: Mapping[str, Path], context: int, asked: bool) -> dict[str, Compared]:
+    """The checkpoints, each with its own normalisation, and with the frames that it was trained to see.
+
+    Args:
+        paths: By name, see `named`.
+        context: Frames before the first that is forecast.
+        asked: Somebody asked for that many: all see them, or the last of them where they take fewer.
+
+    Raises:
+        ValueError: One cannot be read, or wants more frames than there are; names it.
+    """
+    found = {}
+    for name, path in paths.items():
+        try:
+            checkpoint = read_checkpoint(path).normalised()
+            model = checkpoint.build()
+        except ValueError as error:
+            raise ValueError(f"compare {name}: {str(error).removeprefix('checkpoint: ')}") from error
+        wanted = min(context, model.capacity.max_context) if asked else checkpoint.trained_on.context
+        if wanted > context:
+            raise ValueError(
+                f"compare {name}: it sees {wanted} frames, and rollouts start after the {context} that the model of "
+                f"checkpoint= sees; give context={context} for as many to each, or swap the two: checkpoint={path}"
+            )
+        found[name] = Compared(path, checkpoint, model, wanted)
+    return found
+
+
+def training(name: str, checkpoint: Checkpoint, context: int) -> str:
+    """One line about what a checkpoint was trained with, as far as it says so."""
+    known = [] if checkpoint.steps is None else [f"{checkpoint.steps} optimiser steps"]
+    if checkpoint.trained_on.specs:
+        known.append(f"trained on {', '.join(checkpoint.trained_on.specs)}")
+    said = ", ".join(known) or "does not say what it was trained on"
+    return f"{name}: {said}; sees {context} frame{'' if context == 1 else 's'}"
+
+
+def differences(checkpoint: Checkpoint, model: Checkpoint) -> str:
+    """What a checkpoint was trained with that the model was not, as far as both say so; empty where nothing differs."""
+    found = []
+    if None not in (checkpoint.steps, model.steps) and checkpoint.steps != model.steps:
+        found.append("steps")
+    if checkpoint.trained_on.specs and set(checkpoint.trained_on.specs) != set(model.trained_on.specs):
+        found.append("data")
+    if checkpoint.plan and model.plan and _few(checkpoint) != _few(model):
+        found.append("number of trajectories")
+    return " and ".join(found)
+
+
+def _few(checkpoint: Checkpoint) -> int | None:
+    few: int | None = checkpoint.plan.get("num_trajectories")
+    return few
