@@ -94,7 +94,7 @@ def training(run: Mapping[str, Any], options: Mapping[str, Any], run_dir: str) -
         f"num_trajectories={run['trajectories']}", f"seed={run['seed']}", f"batch_size={BATCH[run['system']]}",
         f"mixture.steps_per_epoch={options['steps']}", "trainer.max_epochs=1", "window.context=null",
         "loader.validation_windows=4", f"data_dir={options['data_dir']}", f"level={options['level']}",
-        f"run_dir={run_dir}", "trainer.log_every_n_steps=50", *options["options"],
+        f"run_dir={run_dir}", *options["options"],
     ]  # fmt: skip
 
 
