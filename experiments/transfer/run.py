@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "options": [],  # further options of each training run, such as finetune.train.lora.lr=3e-3
 }
 NUM_TRAJECTORIES = {"dr1d": 64, "burgers1d": 64, "gs2d": 32, "ns3d": 12}  # of the training split at level small
-BATCH = {"dr1d": 16, "burgers1d": 16, "gs2d": 4, "ns3d": 1}
+BATCH = {"dr1d": 8, "burgers1d": 8, "gs2d": 4, "ns3d": 1}
 FIELDS = (
     "system", "method", "trajectories", "seed", "one_step", "rollout", "persistence", "persistence_rollout",
     "extrapolation", "extrapolation_rollout", "unstable", "trained", "seconds",

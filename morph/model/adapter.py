@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from morph.model.dropout import Dropout
 from morph.model.morph import Morph
 
 __all__ = ["add_adapter", "lora_config", "merge_adapter"]
@@ -43,8 +44,13 @@ def add_adapter(model: Morph, adapter: Mapping[str, Any]) -> Morph:
         adapter: See `lora_config`.
     """
     from peft import inject_adapter_in_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     inject_adapter_in_model(lora_config(adapter), model)
+    if adapter["dropout"]:
+        for layer in model.modules():
+            if isinstance(layer, BaseTunerLayer):  # its inputs are as large as the tokens, and random numbers are slow
+                layer.lora_dropout["default"] = Dropout(adapter["dropout"])
     model.adapter = dict(adapter)
     return model
 
