@@ -44,12 +44,12 @@ def add_adapter(model: Morph, adapter: Mapping[str, Any]) -> Morph:
         adapter: See `lora_config`.
     """
     from peft import inject_adapter_in_model
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.tuners.lora import LoraLayer
 
     inject_adapter_in_model(lora_config(adapter), model)
     if adapter["dropout"]:
         for layer in model.modules():
-            if isinstance(layer, BaseTunerLayer):  # its inputs are as large as the tokens, and random numbers are slow
+            if isinstance(layer, LoraLayer):  # its inputs are as large as the tokens, and random numbers are slow
                 layer.lora_dropout["default"] = Dropout(adapter["dropout"])
     model.adapter = dict(adapter)
     return model
