@@ -1,15 +1,33 @@
 """Ensembles: the same forecast from a disturbed context, or with dropout, several times."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from morph.layout import Conditions, Context
+from morph.layout import Conditions, Context, State, Statistics
+from morph.rollout import rollout
 
-__all__ = ["dropout_on", "perturbed"]
+__all__ = ["Ensemble", "dropout_on", "perturbed", "rollouts"]
+
+
+class Ensemble(NamedTuple):
+    """How the members of an ensemble differ; the first one is the forecast without any of it.
+
+    members: how many.
+    perturbation: of the context, see `morph.ensemble.perturbed`; None: it is not disturbed.
+    dropout: as in training.
+    seed: of both.
+    """
+
+    members: int = 1
+    perturbation: float | None = None
+    dropout: bool = False
+    seed: int = 0
 
 
 def perturbed(
@@ -68,3 +86,115 @@ def dropout_on(model: nn.Module) -> Iterator[None]:
     finally:
         for layer, training in zip(layers, before, strict=True):
             layer.train(training)
+
+
+def rollouts(
+    model: nn.Module,
+    context: Context,
+    steps: int,
+    conditions: Conditions,
+    ensemble: Ensemble,
+    numbers: Sequence[int],
+    batch_size: int,
+) -> Iterator[Float[Tensor, "M B F C D H W"]]:
+    """Yield `steps` successive forecasts of all members, on the CPU; no other is kept.
+
+    The control is computed by itself, so that it is the same, bit for bit, whatever the other members are.
+
+    Args:
+        model: A `Morph`, wherever it is; its mode is left as it was.
+        context: The last frames known of several trajectories, physical units, without NaN.
+        steps: How many frames to forecast.
+        conditions: What else is known.
+        ensemble: The members.
+        numbers: Of each trajectory: its noise is the same whichever others are forecast with it.
+        batch_size: Trajectories times members, other than the control, that are computed together.
+    """
+    device = next(model.parameters()).device
+    size = len(numbers)
+    passes = [_Pass(model, context.to(device), steps, _repeated(conditions, device, 1))]
+    if ensemble.members > 1:
+        disturbed = _disturbed(context, conditions, ensemble, numbers)
+        together = max(1, batch_size // size)
+        for first in range(1, ensemble.members, together):
+            group = disturbed[first : first + together]
+            known = _repeated(conditions, device, len(group))
+            # A stream of its own for each group: what one draws does not depend on when another one does.
+            seed = _seed(ensemble.seed, numbers[0], first) if ensemble.dropout else None
+            passes.append(_Pass(model, group.flatten(0, 1).to(device), steps, known, seed))
+    for _ in range(steps):
+        yield torch.cat([one.next().unflatten(0, (-1, size)) for one in passes])
+
+
+def _disturbed(
+    context: Context, conditions: Conditions, ensemble: Ensemble, numbers: Sequence[int]
+) -> Float[Tensor, "M B T F C D H W"]:
+    if ensemble.perturbation is None:
+        return context.expand(ensemble.members, *context.shape)
+    contexts = []
+    for place, number in enumerate(numbers):
+        absent = None if conditions.absent is None else conditions.absent[place : place + 1]
+        known = conditions._replace(absent=absent)
+        generator = torch.Generator().manual_seed(_seed(ensemble.seed, number))
+        one = context[place : place + 1]
+        contexts.append(perturbed(one, ensemble.members, ensemble.perturbation, generator, known))
+    return torch.stack(contexts, 1)
+
+
+class _Pass:
+    """A rollout that goes on step by step, with the random numbers of its own where dropout is on."""
+
+    def __init__(
+        self, model: nn.Module, context: Tensor, steps: int, conditions: Conditions, dropout_seed: int | None = None
+    ) -> None:
+        self._model = model
+        self._device = context.device
+        self._states = rollout(model, context, steps, conditions)
+        self._has_dropout = dropout_seed is not None
+        if dropout_seed is not None:
+            with self._own_random_numbers():
+                torch.manual_seed(dropout_seed)
+                self._random = self._random_state()
+
+    def next(self) -> State:
+        with ExitStack() as stack:
+            stack.enter_context(_evaluating(self._model))
+            if self._has_dropout:
+                stack.enter_context(self._own_random_numbers())
+                torch.set_rng_state(self._random[0])
+                if self._device.type == "cuda":
+                    torch.cuda.set_rng_state(self._random[1], self._device)
+                stack.enter_context(dropout_on(self._model))
+            state = next(self._states)
+            if self._has_dropout:
+                self._random = self._random_state()
+        return state.float().cpu()
+
+    def _own_random_numbers(self) -> AbstractContextManager[None]:
+        return torch.random.fork_rng([self._device] if self._device.type == "cuda" else [])
+
+    def _random_state(self) -> list[Tensor]:
+        on_gpu = [torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else []
+        return [torch.get_rng_state(), *on_gpu]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _repeated(known: Conditions, device: torch.device, times: int) -> Conditions:
+    absent = None if known.absent is None else known.absent.repeat(times, 1, 1, 1, 1, 1).to(device)
+    statistics = known.statistics
+    if statistics is not None:
+        statistics = Statistics(*(value.to(device) for value in statistics))
+    return known._replace(component_mask=known.component_mask.to(device), absent=absent, statistics=statistics)

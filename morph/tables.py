@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["error_table", "speed_header", "speed_line"]
+__all__ = ["error_table", "range_table", "speed_header", "speed_line"]
 
 
 def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table:
@@ -62,6 +63,23 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
     if notes:
         table.caption = "\n".join(notes)
         table.caption_justify = "left"
+    return table
+
+
+def range_table(first: Mapping[str, tuple[float, float]], last: Mapping[str, tuple[float, float]]) -> Table:
+    """Lowest and highest value of each variable in the last frame known and in the last one forecast."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
+    table.add_column("variable", no_wrap=True)
+    for when in ("last known", "last forecast"):
+        table.add_column(f"{when}: lowest", justify="right")
+        table.add_column("highest", justify="right")
+    for name in first:
+        ends = [*first[name], *last[name]]
+        if ends[0] > ends[1]:
+            table.add_row(escape(name), "no data")
+            continue
+        table.add_row(escape(name), *("" if low > high else f"{value:.4g}" for low, high in (first[name], last[name])
+                                      for value in (low, high)))  # fmt: skip
     return table
 
 
