@@ -65,7 +65,7 @@ def plot_forecast(panels: Mapping[str, tuple[xr.DataArray, xr.DataArray]], axes:
     width = 1 if not across else 1 + min(_FRAMES - 1, min(after.sizes[time] for _, after in panels.values()))
     figure = Figure(figsize=(2.4 * width + (3 if not across else 1), 2.3 * len(panels)), layout="constrained")
     grid = figure.subplots(len(panels), width, sharex=True, sharey=True, squeeze=False)
-    for row, (name, (known, after)) in zip(grid, panels.items(), strict=True):
+    for number, (row, (name, (known, after))) in enumerate(zip(grid, panels.items(), strict=True)):
         middle = {axis: known.sizes[axis] // 2 for axis in list(axes)[:-2]}
         known, after = known.isel(middle), after.isel(middle)
         colours = _scale(float(known.min()), float(known.max()))
@@ -85,7 +85,7 @@ def plot_forecast(panels: Mapping[str, tuple[xr.DataArray, xr.DataArray]], axes:
         for ax, (title, values, rows) in zip(row, shown, strict=False):
             image = ax.pcolormesh(_places(known, last), rows, np.ma.masked_invalid(values), **colours)
             ax.set_facecolor(_NO_DATA)
-            if title and row is grid[0]:
+            if title and number == 0:
                 ax.set_title(title, fontsize="medium")
         row[0].set_ylabel(f"{name}\n{across[0] if across else 'lead time'}", fontsize="small")
         figure.colorbar(image, ax=list(row), shrink=0.8)

@@ -225,8 +225,8 @@ def forecast(
     result = made.labels.frame.assign(
         {output.name: (output.dims, arrays[output.name], output.attrs) for output in made.labels.outputs}
     )
-    for line in watch.warnings(result[LEAD].values.tolist(), unit=_unit(result)):
-        warnings.warn(line, stacklevel=2)
+    if lines := watch.warnings(result[LEAD].values.tolist(), unit=_unit(result)):
+        warnings.warn("; ".join(lines), stacklevel=2)
     return result
 
 

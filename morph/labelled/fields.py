@@ -77,7 +77,7 @@ def select(
     for name, spec in candidates.items():
         parts, missing = _by_name(dataset, spec)
         if missing:
-            faults[name] = f"{name} has the variables {_variables(spec)}, of which {', '.join(missing)} are not there"
+            faults[name] = f"{name} has {_variables(spec)} (not there: {', '.join(missing)})"
             continue
         try:
             roles = _roles(dataset, parts, spec, axes)

@@ -62,8 +62,10 @@ class Watch:
             for flag, found in ((lost[f, c], self.lost_from), (grown[f], self.grown_from)):
                 if flag:
                     found[name] = min(lead, found.get(name, lead))
-        if lead >= self._last_lead:
+        if lead > self._last_lead:
             self._last_lead = lead
+            self.last = dict.fromkeys(self.names, (np.inf, -np.inf))
+        if lead == self._last_lead:
             self._range(self.last, state)
 
     def _range(self, ranges: dict[str, tuple[float, float]], values: Float[np.ndarray, "B M F C D H W"]) -> None:
