@@ -1,5 +1,6 @@
 """The data that a forecast starts from: a labelled file as xarray opens it, or what a reader brings into the layout."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -75,15 +76,18 @@ def open_input(name: str, group: str | None, split: str | None, options: Mapping
 def _opened(name: str, group: str | None, **options: Any) -> Iterator[xr.Dataset]:
     is_zarr = name.rstrip("/").endswith(".zarr") or (Path(name).is_dir() and any(Path(name).glob("*zarr*")))
     try:
-        dataset = xr.open_dataset(
-            name,
-            engine="zarr" if is_zarr else options.pop("engine", None),
-            group=group,
-            chunks=None,
-            cache=False,
-            decode_times=False,
-            **options,
-        )
+        with warnings.catch_warnings():
+            # A Zarr store whose metadata lies in many files is slower to open; that is its writer's affair.
+            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
+            dataset = xr.open_dataset(
+                name,
+                engine="zarr" if is_zarr else options.pop("engine", None),
+                group=group,
+                chunks=None,
+                cache=False,
+                decode_times=False,
+                **options,
+            )
     except FileNotFoundError:
         raise
     except Exception as error:

@@ -137,7 +137,9 @@ def label(
     frame = kept.assign_coords(future).copy()  # whose encodings are its own
     for name, kept_as in frame.variables.items():
         kept_as.encoding = {key: value for key, value in kept_as.encoding.items() if key in _ENCODING}
-        if name in frame.coords:
+        if name in frame.dims:
+            kept_as.encoding["_FillValue"] = None  # no point of an axis may be missing
+        elif name in frame.coords:
             kept_as.encoding.setdefault("_FillValue", None)
     frame.encoding = {}
     frame.attrs = _attributes(dataset, command)
