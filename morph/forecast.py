@@ -131,6 +131,10 @@ def plan(
     Raises:
         ValueError: See `forecast`.
     """
+    if not isinstance(dataset, xr.Dataset):
+        raise ValueError(
+            f"dataset: expected an xarray.Dataset, found {type(dataset).__name__}; of a DataArray: array.to_dataset()"
+        )
     known = trained_on or model.trained_on
     for option, number in (("steps", steps), ("batch_size", batch_size), ("members", members)):
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from morph.forecast import forecast
+from morph.layout import TrainedOn
 from morph.model.morph import Morph
 from tests.labelled_data import FLOW, LINE, OCEAN, VOLUME, flow, line, model_of, rolled_out
 
@@ -78,6 +79,14 @@ def test_other_names_and_clocks(model: Morph) -> None:
     assert model.forecast(seconds, 1).lead_time.attrs["units"] == "hour"
 
 
+def test_durations_are_times_too(model: Morph) -> None:
+    whole = model.forecast(line(), 2)
+    passed = line().assign_coords(time=(line().time * 1e9).astype("m8[ns]"))
+    made = model.forecast(passed, 2, check_dt=False)
+    assert (made.time.values / np.timedelta64(1, "s")).tolist() == whole.time.values.tolist()
+    assert np.array_equal(made.A, whole.A)
+
+
 def test_dates_of_other_calendars(model: Morph) -> None:
     pytest.importorskip("cftime")
     times = xr.date_range("2001-02-27", periods=5, freq="6h", calendar="noleap", use_cftime=True)
@@ -119,6 +128,18 @@ def test_a_system_that_is_new_to_the_model() -> None:
     xr.testing.assert_equal(model.forecast(data, STEPS, fields=["A", "b"], context=2), made)
     vectors = model.forecast(flow().rename(kind="component"), 1, fields=["forcing"])
     assert vectors.forcing.sizes["component"] == 3
+
+
+def test_a_training_set_is_called_what_the_user_calls_it() -> None:
+    model = model_of()
+    model.trained_on = TrainedOn(2, {"mine": LINE, "theirs": replace(LINE, boundary=("open",) * 3)})
+    with pytest.raises(ValueError, match="like=mine or like=theirs"):
+        model.forecast(line(), 1)
+    xr.testing.assert_equal(model.forecast(line(), 1, like="mine"), model_of(LINE).forecast(line(), 1))
+    with pytest.raises(ValueError, match=r"fields: a, b are the fields of more than one .*: like=mine or like=theirs"):
+        model.forecast(line(), 1, fields=[{"name": "a", "from": "A"}, "b"])
+    with pytest.raises(ValueError, match=r"dataset: expected an xarray\.Dataset, found DataArray"):
+        forecast(model, line().A, 1, like="mine")
 
 
 def test_a_dimension_that_could_be_this_or_that_is_asked_about() -> None:

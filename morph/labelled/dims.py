@@ -105,7 +105,7 @@ def times_along(dataset: xr.Dataset, dim: str) -> list[str]:
 def _is_clock(coordinate: xr.DataArray) -> bool:
     stated = {**coordinate.encoding, **coordinate.attrs}
     return (
-        coordinate.dtype.kind == "M"
+        coordinate.dtype.kind in "mM"
         or stated.get("standard_name") == "time"
         or stated.get("axis") == "T"
         or " since " in str(stated.get("units", ""))

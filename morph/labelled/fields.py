@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import xarray as xr
@@ -63,7 +64,8 @@ def select(
     Raises:
         ValueError: Nothing fits, or more than one thing does; says what was expected and found.
     """
-    specs = dict(trained_on.specs) if trained_on else {}
+    # By the name that the user calls each, which need not be that in its files.
+    specs = {name: replace(spec, name=name) for name, spec in trained_on.specs.items()} if trained_on else {}
     if like is not None and like not in specs:
         known = ", ".join(specs) or "nothing that it says; leave `like` out and give `fields`"
         raise ValueError(f"like: expected a data set that the model was trained on: {known}; found {like!r}")
