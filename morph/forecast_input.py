@@ -53,7 +53,7 @@ def open_input(name: str, group: str | None, split: str | None, options: Mapping
     """
     path = Path(name)
     is_file = path.exists() or "://" in name
-    if path.suffix not in _YAML and is_file and not (path.suffix in _HDF5 and _is_unlabelled(name, group)):
+    if is_file and path.suffix not in _YAML and not _is_unlabelled(name, group):
         if split is not None:
             raise ValueError(f"split: {name} is a file, which has no splits; leave it out, or give the data set's YAML")
         with _opened(name, group) as dataset:
@@ -74,14 +74,13 @@ def open_input(name: str, group: str | None, split: str | None, options: Mapping
 
 @contextmanager
 def _opened(name: str, group: str | None, **options: Any) -> Iterator[xr.Dataset]:
-    is_zarr = name.rstrip("/").endswith(".zarr") or (Path(name).is_dir() and any(Path(name).glob("*zarr*")))
     try:
         with warnings.catch_warnings():
             # A Zarr store whose metadata lies in many files is slower to open; that is its writer's affair.
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
             dataset = xr.open_dataset(
                 name,
-                engine="zarr" if is_zarr else options.pop("engine", None),
+                engine="zarr" if _is_zarr(Path(name)) else options.pop("engine", None),
                 group=group,
                 chunks=None,
                 cache=False,
@@ -98,8 +97,17 @@ def _opened(name: str, group: str | None, **options: Any) -> Iterator[xr.Dataset
         yield dataset
 
 
+def _is_zarr(path: Path) -> bool:
+    return path.suffix == ".zarr" or any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
 def _is_unlabelled(name: str, group: str | None) -> bool:
-    """Whether the dimensions of an HDF5 file have no names of their own."""
+    """Whether it is HDF5 whose dimensions have no names of their own, or a folder of such files."""
+    path = Path(name)
+    if path.is_dir():
+        return not _is_zarr(path)
+    if path.suffix not in _HDF5:
+        return False
     try:
         with _opened(name, group, engine="h5netcdf", phony_dims="access") as dataset:
             dims = {str(dim) for variable in dataset.data_vars.values() for dim in variable.dims}

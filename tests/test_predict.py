@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import h5netcdf
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -125,11 +126,11 @@ def test_a_calendar_without_leap_days_comes_back_as_it_was(predict: Any, tmp_pat
         assert written.lead_time.attrs["units"] == "day"
 
 
-@pytest.mark.parametrize("kind", ["in.zarr", "in3.nc", "in.h5"])
+@pytest.mark.parametrize("kind", ["in.zarr", "folder", "in3.nc", "in.h5"])
 def test_whatever_holds_it_it_is_the_same(model: Morph, predict: Any, tmp_path: Path, kind: str) -> None:
     data = line().drop_vars("run")
-    if kind == "in.zarr":
-        data.to_zarr(tmp_path / kind, consolidated=False)
+    if kind in ("in.zarr", "folder"):
+        data.to_zarr(tmp_path / kind, consolidated=False, zarr_format=3 if kind == "in.zarr" else 2)
     elif kind == "in3.nc":
         data.to_netcdf(tmp_path / kind, engine="scipy")
     else:
@@ -177,6 +178,31 @@ def test_a_data_set_of_a_reader_is_forecast_as_it_is_judged(
     assert f"{name}.yaml (like {name})" in done.stdout
     told = predict(f"{name}.yaml", "fields=[a]", "overwrite=true", succeeds=False)
     assert f"fields: {name}.yaml is read as its YAML says" in told.stderr
+
+
+@pytest.mark.parametrize("kind", ["bare.h5", "well"])
+def test_files_without_labels_go_to_a_reader_whole(
+    predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    asked = []
+
+    def find(names: list[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        asked.append(names)
+        return {"waves": {}}
+
+    def opened(config: dict[str, Any], split: str, name: str) -> Waves:
+        asked.append([split, name])
+        return Waves("test")
+
+    monkeypatch.setattr("morph.forecast_input.find_datasets", find)
+    monkeypatch.setattr("morph.forecast_input.open_split", opened)
+    (tmp_path / "well").mkdir()
+    with h5py.File(tmp_path / "bare.h5", "w") as file:
+        file["u"] = np.zeros((2, 3, 4))
+    predict(kind, "figure=false")
+    assert asked == [[kind], ["all", "waves"]]
+    with xr.open_dataset(tmp_path / "forecast.nc") as written:
+        assert written.a.sizes == {"trajectory": 2, "time": STEPS, "x": 32}
 
 
 def test_a_forecast_that_is_none_is_said(call: Any, folder: Path, tmp_path: Path) -> None:
