@@ -6,6 +6,7 @@ import sys
 _COMMANDS = {
     "train": "train a model on a mixture of data sets",
     "evaluate": "roll a checkpoint out on held-out data and measure its errors",
+    "predict": "continue your own data with a checkpoint",
     "export": "write a checkpoint as config.json and safetensors",
     "benchmark": "measure speed and memory of the model on this machine",
 }

@@ -1,19 +1,22 @@
-"""Ensembles: the same forecast from a disturbed context, or with dropout, several times."""
+"""Ensembles: the same forecast from a disturbed context, or with dropout, several times; and how good they are."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from morph.layout import Conditions, Context, State
+from morph.layout import Conditions, Context, State, Statistics
 from morph.metrics import crps, rmse, spread
 from morph.rollout import Forecast, rollout
 from morph.truth import Truth, infinite_or_undefined
 
-__all__ = ["SCORES", "Ensemble", "dropout_on", "ensemble_scores", "perturbed"]
+__all__ = ["SCORES", "Ensemble", "dropout_on", "ensemble_scores", "perturbed", "rollouts"]
+
+_PERTURBATION = 0.01
 
 SCORES = ("crps", "spread", "skill")
 """What `ensemble_scores` measures: `morph.metrics.crps` and `spread`, and the RMSE of the mean of the members."""
@@ -25,13 +28,12 @@ class Ensemble:
 
     Args:
         members: How many.
-        perturbation: Noise on the context, see `perturbed`; None for none.
+        perturbation: Noise on the context, see `perturbed`; None for none, or for 0.01 where there is no dropout.
         dropout: Dropout as in training, see `dropout_on`.
         seed: Of noise and dropout.
 
     Raises:
-        ValueError: Fewer than two members, members that would be alike, or a number that is not positive; names the
-            option.
+        ValueError: Fewer than two members, or a number that is not positive; names the option.
     """
 
     members: int
@@ -49,10 +51,7 @@ class Ensemble:
                 f"found {size!r}"
             )
         if size is None and not self.dropout:
-            raise ValueError(
-                f"members={self.members}: nothing makes them differ; give perturbation=0.01, noise on the context in "
-                "standard deviations of each field, or dropout=true"
-            )
+            object.__setattr__(self, "perturbation", _PERTURBATION)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed: expected 0 or a positive integer, found {self.seed!r}")
 
@@ -115,6 +114,121 @@ def dropout_on(model: nn.Module) -> Iterator[None]:
             layer.train(training)
 
 
+def rollouts(
+    forecast: Forecast,
+    context: Context,
+    steps: int,
+    conditions: Conditions,
+    ensemble: Ensemble | None,
+    numbers: Sequence[int],
+    batch_size: int,
+) -> Iterator[Float[Tensor, "M B F C D H W"]]:
+    """Yield `steps` successive forecasts of all members, float32; no other is kept.
+
+    The control is computed by itself, so that it is the same, bit for bit, whatever the other members are.
+
+    Args:
+        forecast: A `Morph`, whose mode is left as it was, or any other where there is no dropout.
+        context: The last frames known of several trajectories, physical units, without NaN, where the model is.
+        steps: How many frames to forecast.
+        conditions: What else is known.
+        ensemble: The members; None: the control alone.
+        numbers: Of each trajectory: its noise is the same whichever others are forecast with it.
+        batch_size: Trajectories times members, other than the control, that are computed together.
+    """
+    device = context.device
+    size = len(numbers)
+    passes = [_Pass(forecast, context, steps, _repeated(conditions, device, 1))]
+    if ensemble is not None:
+        disturbed = _disturbed(context, conditions, ensemble, numbers)
+        # A layer may draw one mask for all samples of a call (`LearnedPositions` does): each member has its own.
+        together = 1 if ensemble.dropout else max(1, batch_size // size)
+        for first in range(1, ensemble.members, together):
+            group = disturbed[first : first + together]
+            known = _repeated(conditions, device, len(group))
+            # A stream of its own for each group: what one draws does not depend on when another one does.
+            seed = _seed(ensemble.seed, numbers[0], first) if ensemble.dropout else None
+            passes.append(_Pass(forecast, group.flatten(0, 1), steps, known, seed))
+    for _ in range(steps):
+        yield torch.cat([one.next().unflatten(0, (-1, size)) for one in passes])
+
+
+def _disturbed(
+    context: Context, conditions: Conditions, ensemble: Ensemble, numbers: Sequence[int]
+) -> Float[Tensor, "M B T F C D H W"]:
+    if ensemble.perturbation is None:
+        return context.expand(ensemble.members, *context.shape)
+    contexts = []
+    for place, number in enumerate(numbers):
+        absent = None if conditions.absent is None else conditions.absent[place : place + 1]
+        known = conditions._replace(absent=absent)
+        generator = torch.Generator().manual_seed(_seed(ensemble.seed, number))
+        one = context[place : place + 1]
+        contexts.append(perturbed(one, ensemble.members, ensemble.perturbation, generator, known))
+    return torch.stack(contexts, 1)
+
+
+class _Pass:
+    """A rollout that goes on step by step, with the random numbers of its own where dropout is on."""
+
+    def __init__(
+        self, forecast: Forecast, context: Tensor, steps: int, conditions: Conditions, dropout_seed: int | None = None
+    ) -> None:
+        self._forecast = forecast
+        self._device = context.device
+        self._states = rollout(forecast, context, steps, conditions)
+        self._has_dropout = dropout_seed is not None
+        if dropout_seed is not None:
+            with self._own_random_numbers():
+                torch.manual_seed(dropout_seed)
+                self._random = self._random_state()
+
+    def next(self) -> State:
+        with ExitStack() as stack:
+            if isinstance(self._forecast, nn.Module):
+                stack.enter_context(_evaluating(self._forecast))
+            if self._has_dropout:
+                stack.enter_context(self._own_random_numbers())
+                torch.set_rng_state(self._random[0])
+                if self._device.type == "cuda":
+                    torch.cuda.set_rng_state(self._random[1], self._device)
+                assert isinstance(self._forecast, nn.Module), "dropout is a matter of modules"
+                stack.enter_context(dropout_on(self._forecast))
+            state = next(self._states)
+            if self._has_dropout:
+                self._random = self._random_state()
+        return state.float()
+
+    def _own_random_numbers(self) -> AbstractContextManager[None]:
+        return torch.random.fork_rng([self._device] if self._device.type == "cuda" else [])
+
+    def _random_state(self) -> list[Tensor]:
+        on_gpu = [torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else []
+        return [torch.get_rng_state(), *on_gpu]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _repeated(known: Conditions, device: torch.device, times: int) -> Conditions:
+    absent = None if known.absent is None else known.absent.repeat(times, 1, 1, 1, 1, 1).to(device)
+    statistics = known.statistics
+    if statistics is not None:
+        statistics = Statistics(*(value.to(device) for value in statistics))
+    return known._replace(component_mask=known.component_mask.to(device), absent=absent, statistics=statistics)
+
+
 def ensemble_scores(
     forecast: Forecast,
     truth: Truth,
@@ -126,8 +240,7 @@ def ensemble_scores(
 ) -> Float[Tensor, "B S F score"]:
     """`SCORES` of an ensemble of rollouts at each lead time; only the members' newest states are kept.
 
-    The noise of a trajectory depends on the seed and on its number, and not on how trajectories are batched or on what
-    else is judged.  Dropout is drawn anew for each member and step, from the seed, but in the order of the batches.
+    See `rollouts`.  Dropout is drawn from the seed and the number of the first trajectory of a batch.
 
     Args:
         forecast: A `torch.nn.Module` where there is dropout.
@@ -138,64 +251,13 @@ def ensemble_scores(
         advance: Called with the number of members' states that were just made.
     """
     frames, _, known, context = truth
-    members, size = ensemble.members, len(frames)
-    start = _starts(frames[:, :context], ensemble, known, first)
-    if known.absent is not None:
-        known = known._replace(absent=known.absent.repeat(members, 1, 1, 1, 1, 1))
-    # A layer may draw one mask for all samples of a call (`LearnedPositions` does): each member has a call of its own.
-    part = size if ensemble.dropout else batch_size
+    numbers = range(first, first + len(frames))
+    states = rollouts(forecast, frames[:, :context], frames.shape[1] - context, known, ensemble, numbers, batch_size)
     scores = []
-    with _drawn(forecast, ensemble, first, frames.device):
-        states = rollout(_in_parts(forecast, part), start, frames.shape[1] - context, known)
-        for lead, state in enumerate(states, start=context):
-            scores.append(_scores(state.unflatten(0, (members, size)).float(), truth, lead))
-            advance(len(state))
+    for lead, members in enumerate(states, start=context):
+        scores.append(_scores(members, truth, lead))
+        advance(members.shape[0] * members.shape[1])
     return torch.stack(scores, 1)
-
-
-def _starts(context: Context, ensemble: Ensemble, known: Conditions, first: int) -> Context:
-    if ensemble.perturbation is None:
-        return context.repeat(ensemble.members, 1, 1, 1, 1, 1, 1)
-    starts = []
-    for i, sample in enumerate(context.split(1)):
-        generator = torch.Generator().manual_seed(_seed(ensemble, first + i))
-        of_sample = known if known.absent is None else known._replace(absent=known.absent[i : i + 1])
-        starts.append(perturbed(sample, ensemble.members, ensemble.perturbation, generator, of_sample))
-    return torch.stack(starts, 1).flatten(0, 1)
-
-
-def _seed(ensemble: Ensemble, trajectory: int) -> int:
-    return (ensemble.seed * 1_000_003 + trajectory) % 2**63
-
-
-@contextmanager
-def _drawn(forecast: Forecast, ensemble: Ensemble, first: int, device: torch.device) -> Iterator[None]:
-    """Dropout where it is wanted, from the ensemble's seed; the random numbers of others go on as if it were not."""
-    if not ensemble.dropout:
-        yield
-        return
-    assert isinstance(forecast, nn.Module), "dropout is a matter of modules"
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), dropout_on(forecast):
-        torch.manual_seed(_seed(ensemble, first))
-        yield
-
-
-def _in_parts(forecast: Forecast, size: int) -> Forecast:
-    """The same forecast, called with at most `size` samples at a time."""
-
-    def in_parts(context: Context, conditions: Conditions | None) -> State:
-        if len(context) <= size:
-            return forecast(context, conditions)
-        absent = None if conditions is None else conditions.absent
-        states = []
-        for at in range(0, len(context), size):
-            part = conditions
-            if conditions is not None and absent is not None:
-                part = conditions._replace(absent=absent[at : at + size])
-            states.append(forecast(context[at : at + size], part))
-        return torch.cat(states)
-
-    return in_parts
 
 
 def _scores(members: Float[Tensor, "M B F C D H W"], truth: Truth, lead: int) -> Float[Tensor, "B F score"]:

@@ -1,6 +1,6 @@
 """Pictures of forecasts: truth, prediction and error side by side, and error over lead time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from itertools import cycle
 from typing import Any
@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from morph.baselines import NAIVE
 from morph.summary import normalised
 
-__all__ = ["plot_ensemble", "plot_error_growth", "plot_overview", "plot_rollout", "png"]
+__all__ = ["plot_ensemble", "plot_error_growth", "plot_forecast", "plot_overview", "plot_rollout", "png"]
 
 _COLOURS = {"model": "#0072B2", "persistence": "#999999", "extrapolation": "#D55E00"}
 _FURTHER = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")  # of compared checkpoints, in turn
 _FRAMES = 5
+_ROWS = 400
 _NO_DATA = "lightgrey"
 
 
@@ -54,15 +55,70 @@ def _panels(component: xr.DataArray) -> dict[str, xr.DataArray]:
     return {"truth": truth, "prediction": model, "error": model - truth}
 
 
-def _colours(panels: Mapping[str, xr.DataArray]) -> dict[str, dict[str, Any]]:
-    low, high = float(panels["truth"].min()), float(panels["truth"].max())
+def plot_forecast(panels: Mapping[str, tuple[xr.DataArray, xr.DataArray]], axes: Sequence[str], time: str) -> Figure:
+    """The last frame known and forecasts from it: space-time panels in 1-D, frames in 2-D, middle slices in 3-D.
+
+    Colours are those of the last frame known; points without a value, or with one that is not finite, are grey.
+
+    Args:
+        panels: Of each component, the last frame known along `axes`, and its forecast along `time` and `axes`, with the
+            coordinate `lead_time`.
+        axes: Dimensions of space.
+        time: Dimension of time.
+    """
+    last, *across = list(axes)[::-1][:2]
+    width = 1 if not across else 1 + min(_FRAMES - 1, min(after.sizes[time] for _, after in panels.values()))
+    figure = Figure(figsize=(2.4 * width + (3 if not across else 1), 2.3 * len(panels)), layout="constrained")
+    grid = figure.subplots(len(panels), width, sharex=True, sharey=True, squeeze=False)
+    for number, (row, (name, (known, after))) in enumerate(zip(grid, panels.items(), strict=True)):
+        middle = {axis: known.sizes[axis] // 2 for axis in list(axes)[:-2]}
+        known, after = known.isel(middle), after.isel(middle)
+        colours = _scale(float(known.min()), float(known.max()))
+        if not across:
+            thin = after.isel({time: slice(None, None, 1 + after.sizes[time] // _ROWS)})
+            rows = np.concatenate(([0.0], thin["lead_time"].values))
+            values = np.vstack((known.values[None], thin.transpose(time, last).values))
+            shown = [("", values, rows)]
+        else:
+            leads = np.unique(np.linspace(0, after.sizes[time] - 1, width - 1).round().astype(int))
+            order = (across[0], last)
+            shown = [("last known", known.transpose(*order).values, _places(known, across[0]))]
+            shown += [
+                (f"{float(after.lead_time[lead]):+.3g}", after.isel({time: lead}).transpose(*order).values, shown[0][2])
+                for lead in leads
+            ]
+        for ax, (title, values, rows) in zip(row, shown, strict=False):
+            image = ax.pcolormesh(_places(known, last), rows, np.ma.masked_invalid(values), **colours)
+            ax.set_facecolor(_NO_DATA)
+            if title and number == 0:
+                ax.set_title(title, fontsize="medium")
+        row[0].set_ylabel(f"{name}\n{across[0] if across else 'lead time'}", fontsize="small")
+        figure.colorbar(image, ax=list(row), shrink=0.8)
+    for ax in grid[-1]:
+        ax.set_xlabel(last, fontsize="small")
+    return figure
+
+
+def _places(values: xr.DataArray, axis: str) -> np.ndarray:
+    """Coordinates along an axis, its points counted where they are not numbers."""
+    found = values.coords.get(axis)
+    return np.arange(values.sizes[axis]) if found is None or found.dtype.kind not in "iuf" else found.values
+
+
+def _scale(low: float, high: float) -> dict[str, Any]:
+    """Colours of values in a range, symmetric about zero where it holds zero."""
     if np.isnan(low):  # nothing but land
         low, high = 0.0, 1.0
     signed = low < 0 < high
     if signed:
         high = max(-low, high)
         low = -high
-    field = {"vmin": low, "vmax": high, "cmap": "RdBu_r" if signed else "viridis"}
+    return {"vmin": low, "vmax": high, "cmap": "RdBu_r" if signed else "viridis"}
+
+
+def _colours(panels: Mapping[str, xr.DataArray]) -> dict[str, dict[str, Any]]:
+    field = _scale(float(panels["truth"].min()), float(panels["truth"].max()))
+    low, high = field["vmin"], field["vmax"]
     error = panels["error"].where(np.isfinite(panels["error"]))
     largest = min(float(np.abs(error).max()) or 1.0, 2 * (high - low)) if error.notnull().any() else high - low
     return {"truth": field, "prediction": field, "error": {"vmin": -largest, "vmax": largest, "cmap": "PuOr"}}

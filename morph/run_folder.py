@@ -105,6 +105,7 @@ class RunRecord(Callback):
         if forecaster.parts:
             rates = {group["name"]: group["initial_lr"] for group in trainer.optimizers[0].param_groups}
             rates = {part: rates.get(part, rates.get(f"{part}, undecayed")) for part in forecaster.parts}
-            get_console().print(parameter_table(count_parameters(forecaster.model), rates))
+            get_console().print(parameter_table(count_parameters(forecaster.model)))
+            print("Learning rates: " + ", ".join(f"{part} {rate:g}" for part, rate in rates.items()))
         print(f"Results in {self.run_dir}" + (f", continuing from {self.resume}" if self.resume else ""), flush=True)
         record(self.run_dir, self.config, "train")

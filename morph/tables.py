@@ -4,11 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from morph.summary import valid_median
 
-__all__ = ["ensemble_table", "error_table", "parameter_table", "speed_header", "speed_line", "valid_table"]
+__all__ = [
+    "ensemble_table",
+    "error_table",
+    "parameter_table",
+    "range_table",
+    "speed_header",
+    "speed_line",
+    "valid_table",
+]
 
 
 def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table:
@@ -160,13 +169,8 @@ def _time(value: float, bound: bool, best: bool) -> str:
     return f"[bold]{shown}[/bold]" if best else shown
 
 
-def parameter_table(counts: Mapping[str, tuple[int, int]], rates: Mapping[str, Any]) -> Table:
-    """What of a model is trained.
-
-    Args:
-        counts: See `morph.finetune.count_parameters`.
-        rates: Of each part that is trained, its learning rate.
-    """
+def parameter_table(counts: Mapping[str, tuple[int, int]]) -> Table:
+    """What of a model is trained, see `morph.finetune.count_parameters`."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
     table.add_column("parameters", no_wrap=True)
     for name in ("trained", "of", "share"):
@@ -174,8 +178,23 @@ def parameter_table(counts: Mapping[str, tuple[int, int]], rates: Mapping[str, A
     total = tuple(map(sum, zip(*counts.values(), strict=True)))
     for name, (trained, of) in {**counts, "all": total}.items():
         table.add_row(name, f"{trained:,}", f"{of:,}", f"{trained / of:.1%}" if trained else "-")
-    table.caption = "Learning rates: " + ", ".join(f"{part} {rate:g}" for part, rate in rates.items())
-    table.caption_justify = "left"
+    return table
+
+
+def range_table(first: Mapping[str, tuple[float, float]], last: Mapping[str, tuple[float, float]]) -> Table:
+    """Lowest and highest value of each variable in the last frame known and in the last one forecast."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
+    table.add_column("variable", no_wrap=True)
+    for when in ("last known", "last forecast"):
+        table.add_column(f"{when}: lowest", justify="right")
+        table.add_column("highest", justify="right")
+    for name in first:
+        ends = [*first[name], *last[name]]
+        if ends[0] > ends[1]:
+            table.add_row(escape(name), "no data")
+            continue
+        table.add_row(escape(name), *("" if low > high else f"{value:.4g}" for low, high in (first[name], last[name])
+                                      for value in (low, high)))  # fmt: skip
     return table
 
 

@@ -206,7 +206,6 @@ def test_a_context_that_is_asked_for_is_that_of_all(call: Any, runs: Path) -> No
         ),
         (("perturbation=0.1",), "perturbation: without effect on a single rollout; give members=16"),
         (("dropout=true", "seed=3"), "dropout, seed: without effect on a single rollout"),
-        (("members=8",), "members=8: nothing makes them differ; give perturbation=0.01"),
         (("members=0", "perturbation=0.1"), "members: an ensemble has at least 2, found 0"),
         (("members=many",), "option members: expected an integer, found 'many'"),
         (("valid_threshold=0",), "valid_threshold: expected a positive number, found 0"),

@@ -169,11 +169,15 @@ def test_dropout_is_on_inside_alone_even_where_that_fails() -> None:
         pass
 
 
+def test_without_dropout_there_is_noise() -> None:
+    assert Ensemble(4) == Ensemble(4, perturbation=0.01)
+    assert Ensemble(4, dropout=True).perturbation is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"members": 1, "perturbation": 0.1}, "members: an ensemble has at least 2, found 1"),
-        ({"members": 4}, "members=4: nothing makes them differ; give perturbation=0.01"),
         ({"members": 4, "perturbation": 0}, "perturbation: expected a positive number.*found 0"),
         ({"members": 4, "perturbation": math.nan}, "perturbation: expected a positive number.*found nan"),
         ({"members": 4, "perturbation": "a"}, "perturbation: expected a positive number.*found 'a'"),

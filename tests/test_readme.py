@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from data_adapters.hdf5 import WellAdapter
+from morph.forecast_input import from_reader
 from tests.conftest import ROOT, run_module
 from tests.published_files import SIZES, published_state, save
 
@@ -34,8 +36,18 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
     for command in [*commands, ["morph.evaluate", "checkpoint=runs/demo", "run_dir=runs/demo"]]:
         done = call(*command, "one_step_windows=4", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+    # What `my.nc` is to be: data like one of the sets of the training.
+    files = str(suite_root / "suite" / "tiny" / "dr2d")
+    from_reader(WellAdapter(files, "test", fields=["u", "v"])).to_netcdf(tmp_path / "my.nc", engine="h5netcdf")
+    predictions = [
+        line.split("#")[0].split()[2:] for line in README.splitlines() if line.startswith("python -m morph.predict")
+    ]
+    assert len(predictions) == 3
+    for command in predictions:
+        done = call(*command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     shown = ""
     for i, snippet in enumerate(snippets):
         (tmp_path / f"snippet{i}.py").write_text(snippet)
@@ -43,6 +55,7 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
         assert done.returncode == 0, done.stderr
         shown += done.stdout
     assert "torch.Size([1, 2, 1, 1, 48, 60])" in shown
+    assert "('trajectory', 'time', 'x', 'y') 0." in shown
     (export,) = (
         line.split("#")[0].split() for line in README.splitlines() if line.startswith("python -m morph.export")
     )

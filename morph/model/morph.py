@@ -6,7 +6,7 @@ from functools import partial
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -21,6 +21,9 @@ from morph.model.folder import fetch, read_folder, write_folder
 from morph.model.mixer import AxialAttention, Block, Kept
 from morph.model.position import LearnedPositions
 from morph.normalisation import Normalisation, Scales
+
+if TYPE_CHECKING:  # it takes half a second to import, and what trains does without
+    import xarray
 
 __all__ = ["Capacity", "Morph"]
 
@@ -225,6 +228,16 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         if conditions.absent is not None:
             state = torch.where(conditions.absent, context[:, -1], state)
         return state if conditions.all_physical else state * conditions.component_mask[..., None, None, None]
+
+    def forecast(self, dataset: "xarray.Dataset", steps: int, **options: Any) -> "xarray.Dataset":
+        """Continue labelled data by `steps` frames, see `morph.forecast.forecast`, which says what `options` there are.
+
+        Raises:
+            ValueError: The data cannot be understood, or is not like that of the training.
+        """
+        from morph.forecast import forecast
+
+        return forecast(self, dataset, steps, **options)
 
     def encode(self, context: Context, conditions: Conditions | None = None) -> Tokens:
         """The tokens after the last block, for all context frames."""
