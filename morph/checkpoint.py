@@ -1,6 +1,7 @@
 """Checkpoints: find, check and load what training runs, exports and the publication left."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -66,14 +67,17 @@ class Checkpoint(NamedTuple):
         its context.
         """
         stored = self.config["normalisation"]
-        published = stored == "none" and self.config["filling"] == "repeat" and not self.plan  # no run of morph.train
+        published = stored == "none" and self.config["filling"] == "repeat" and not self.trained_on.specs
         kind = wanted or ("context" if published else stored)
         if kind != stored and not wanted:
             print(f"normalisation={kind}: a published model expects normalised frames")
         return self._replace(config={**self.config, "normalisation": kind})
 
     def build(self, merge: bool = False) -> Morph:
-        """The model, in evaluation mode; with `merge`, an adapter is folded into the weights."""
+        """The model, in evaluation mode; with `merge`, an adapter is folded into the weights.
+
+        It holds the tensors of `weights` themselves: training it changes them.
+        """
         try:
             with torch.device("meta"):  # the weights are put in place as they are, not copied
                 model = Morph.from_config(self.config)
@@ -193,18 +197,19 @@ def load_checkpoint(
     return read_checkpoint(path, config, base).build(merge)
 
 
-def base_of(model: Morph, path: str | Path) -> dict[str, str]:
-    """What a fine-tuned model remembers of the plain one that it started from, see `Checkpoint.base`."""
-    return {"sha256": hash_of(model.state_dict()), "path": str(Path(path).absolute())}
+def base_of(model: Checkpoint | Morph, path: str | Path) -> dict[str, str]:
+    """What a fine-tuned model remembers of the one that it started from, see `Checkpoint.base`."""
+    weights = model.state_dict() if isinstance(model, Morph) else model.weights
+    return {"sha256": hash_of(weights, model.adapter), "path": str(Path(path).absolute())}
 
 
-def keep_adapter(folder: Path, checkpoint: Checkpoint, base: Path | None = None) -> list[Path]:
+def keep_adapter(folder: Path, checkpoint: Checkpoint, base: Path | Checkpoint | None = None) -> list[Path]:
     """Write what fine-tuning added to its base as an adapter's folder, see `morph.model.adapter_folder`.
 
     Args:
         folder: Where.
         checkpoint: Of a fine-tuning run.
-        base: The model that it started from; None: it is where it was.
+        base: What it started from; None: it is where it was.
 
     Raises:
         ValueError: The checkpoint is not of fine-tuning, or the base is not there or another one.
@@ -225,13 +230,14 @@ def keep_adapter(folder: Path, checkpoint: Checkpoint, base: Path | None = None)
 def _read_adapted(folder: Path, base: str | Path | Morph | None) -> Checkpoint:
     about, adapter, own = read_adapter(folder)
     weights = _base_weights(about["base"], base)
+    device = next(iter(weights.values())).device
     for name in adapter.get("rank", {}):
         for kind in ("weight", "bias"):
             if f"{name}.{kind}" in weights:
                 weights[f"{name}.base_layer.{kind}"] = weights.pop(f"{name}.{kind}")
     return Checkpoint(
         about["model"],
-        weights | own,
+        weights | {name: value.to(device) for name, value in own.items()},
         TrainedOn.from_dict(about["trained_on"]),
         about.get("options", {}),
         about.get("plan", {}),
@@ -240,28 +246,27 @@ def _read_adapted(folder: Path, base: str | Path | Morph | None) -> Checkpoint:
     )
 
 
-def _base_weights(origin: Mapping[str, Any], base: str | Path | Morph | None) -> dict[str, Tensor]:
-    """The weights of the model that fine-tuning started from.
+def _base_weights(origin: Mapping[str, Any], base: str | Path | Morph | Checkpoint | None) -> dict[str, Tensor]:
+    """The weights of the model that fine-tuning started from, an adapter merged.
 
     Raises:
         ValueError: It is not there, or another one.
     """
-    if isinstance(base, Morph):
-        weights, where = base.state_dict(), "base"
-    else:
-        where = str(base or origin["path"])
-        if base is None and not Path(where).exists():
-            raise ValueError(
-                f"the model that it was fine-tuned from is no longer at {where}; say where it is now with base=<path>"
-            )
-        weights = read_checkpoint(where).build(merge=True).state_dict()
-    found = hash_of(weights)
+    where = "base" if isinstance(base, Morph | Checkpoint) else str(base or origin["path"])
+    if base is None and not Path(where).exists():
+        raise ValueError(
+            f"the model that it was fine-tuned from is no longer at {where}; say where it is now with base=<path>"
+        )
+    known = base if isinstance(base, Morph | Checkpoint) else read_checkpoint(where)
+    found = base_of(known, where)["sha256"]
     if found != origin["sha256"]:
         raise ValueError(
             f"it was fine-tuned from a model whose weights have the SHA-256 {origin['sha256'][:16]}... "
             f"(then at {origin['path']}), and those of {where} have {found[:16]}...; give the right one as base=<path>"
         )
-    return dict(weights)
+    if not isinstance(known, Morph):
+        return dict(known.build(merge=True).state_dict())
+    return dict((merge_adapter(deepcopy(known)) if known.adapter else known).state_dict())
 
 
 def _load(path: Path) -> Any:

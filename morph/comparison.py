@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import nn
+
 from morph.baselines import NAIVE
 from morph.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, run_of
+from morph.layout import Conditions, Context, DatasetSpec, State, Statistics
 from morph.model.morph import Morph
 
-__all__ = ["Compared", "differences", "named", "read_compared", "training"]
+__all__ = ["Compared", "differences", "named", "read_compared", "training", "with_own_scales"]
 
 _RESERVED = ("model", *NAIVE, "one_step", "rollout", "truth", "control")
 
@@ -90,6 +93,25 @@ def read_compared(paths: Mapping[str, Path], context: int, asked: bool) -> dict[
             )
         found[name] = Compared(path, checkpoint, model, wanted)
     return found
+
+
+class _OwnScales(nn.Module):
+    """A model that sees the scales of its own training."""
+
+    def __init__(self, model: Morph, statistics: Statistics) -> None:
+        super().__init__()
+        self.model = model
+        device = model.positions.table.device
+        self.statistics = Statistics(*(value.to(device) for value in statistics))
+
+    def forward(self, context: Context, conditions: Conditions) -> State:
+        return self.model(context, conditions._replace(statistics=self.statistics))
+
+
+def with_own_scales(model: Morph, spec: DatasetSpec) -> nn.Module:
+    """The model with the scales with which it was trained on a data set, whatever those of the others are."""
+    statistics = None if model.trained_on is None else model.trained_on.scales_of(spec)
+    return model if statistics is None else _OwnScales(model, statistics)
 
 
 def training(name: str, checkpoint: Checkpoint, context: int) -> str:

@@ -1,6 +1,8 @@
 """`python -m morph.evaluate`: roll a checkpoint out on held-out data and measure its errors."""
 
 import json
+import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,13 @@ from rich.progress import Progress, TimeElapsedColumn
 from morph.baselines import NAIVE
 from morph.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, run_of
 from morph.command import command, defaults
-from morph.comparison import Compared, differences, named, read_compared, training
+from morph.comparison import Compared, differences, named, read_compared, training, with_own_scales
 from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, open_split, prepare
 from morph.data.subset import with_statistics
 from morph.ensemble import Ensemble, dropout_on
 from morph.execution import device as choose_device
 from morph.figures import plot_ensemble, plot_error_growth, plot_overview, plot_rollout, png
-from morph.layout import DatasetSpec, Statistics, TrainedOn
 from morph.model.morph import Morph
 from morph.provenance import record, write_whole
 from morph.rollout import Forecast
@@ -54,14 +55,13 @@ def main(config: DictConfig) -> None:
     shipped = defaults("train")
     stated = {**{key: shipped[key] for key in _WHERE}, **checkpoint.options}
     options = {key: stated[key] if config[key] is None else config[key] for key in _WHERE}
-    # A data set of a YAML file is found where it was in training.
-    files = checkpoint.options.get("files", {})
-    datasets = find_datasets(config.data or [files.get(name, name) for name in checkpoint.trained_on.specs], options)
+    datasets = find_datasets(config.data or _trained_data(path, checkpoint), options)
     adapters = {}
     for name, dataset in datasets.items():
         prepare(dataset)
         adapter = open_split(dataset, config.split, name)
-        adapters[name] = adapter = with_statistics(adapter, _scales(checkpoint.trained_on, name, adapter.spec))
+        scales = checkpoint.trained_on.scales_of(replace(adapter.spec, name=name))
+        adapters[name] = adapter = with_statistics(adapter, scales)
         shape = (adapter.spec.num_fields, adapter.spec.num_components)
         model.capacity.admit(f"data set {name!r}", context, *shape)
         for other, one in compared.items():
@@ -102,6 +102,22 @@ def main(config: DictConfig) -> None:
     console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json{figures}", soft_wrap=True)
 
 
+def _trained_data(path: Path, checkpoint: Checkpoint) -> list[str]:
+    """The data sets of the training; one of a YAML file is where it was then.
+
+    A folder can come from anybody, and a YAML says what is executed: of an export or an adapter, names are enough.
+
+    Raises:
+        ValueError: They have to be given.
+    """
+    files = checkpoint.options.get("files", {})
+    names = [str(name) for name in checkpoint.trained_on.specs]
+    if path.is_dir() and (own := [name for name in names if name in files or not re.fullmatch(r"\w+", name)]):
+        where = ", ".join(str(files.get(name, name)) for name in own)
+        raise ValueError(f"data: {path} was trained on {where}; a folder does not decide what is read, give it as data=")
+    return [files.get(name, name) for name in names]
+
+
 def _context(wanted: Any, trained: int, model: Morph) -> int:
     """How many frames the model sees: as in training unless another number is wanted."""
     most = model.capacity.max_context
@@ -113,12 +129,6 @@ def _context(wanted: Any, trained: int, model: Morph) -> int:
             "python -m morph.train +experiment=pretrain_ar makes a model of it that takes more"
         )
     return wanted
-
-
-def _scales(trained_on: TrainedOn, name: str, spec: DatasetSpec) -> Statistics | None:
-    """The scales that a model was trained with, which are not the data set's where it saw a few trajectories of it."""
-    same = name in trained_on.specs and trained_on.specs[name].fields == spec.fields
-    return trained_on.statistics.get(name) if same else None
 
 
 def _ensemble(config: DictConfig) -> Ensemble | None:
@@ -162,12 +172,15 @@ def _judge(
 ) -> dict[str, Scores]:
     device = choose_device(config.device)
     models = {name: model.to(device) for name, model in models.items()}
-    forecasts: dict[str, Forecast] = {"model": models.pop("model"), **NAIVE, **models}
+    ours = models.pop("model")
     members = 0 if ensemble is None else ensemble.members
     scores = {}
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True) as progress:
         for name, adapter in adapters.items():
             task = progress.add_task(name, total=work(adapter, context, config.steps, config.one_step_windows, members))
+            spec = replace(adapter.spec, name=name)
+            others = {other: with_own_scales(model, spec) for other, model in models.items()}
+            forecasts: dict[str, Forecast] = {"model": ours, **NAIVE, **others}
             scores[name] = score(
                 forecasts,
                 adapter,

@@ -34,13 +34,17 @@ def grow(model: Morph, *, max_context: int = 0, max_fields: int = 0, max_compone
     """A copy that takes larger problems; on all that the model takes it forecasts what the model does.
 
     The position table (1, T, patches, E) is repeated along time as a whole, its last row in what remains, as published.
-    (Where positions are resampled along time, "bilinear", published size L, forecasts change a little with it.)
+    Where positions are resampled along time ("bilinear", published size L), a table of one frame is taken row by row
+    from then on; one of several would be resampled to other values, and is refused.
     Further fields and components get rows of the decoder that are zero, which add nothing to the base forecast, and
     columns of the first convolution that are drawn at random at the size of those that are there.
 
     Args:
         model: Of a run, an export or the publication; not changed.
         max_context, max_fields, max_components: At least so many; what the model takes already stays.
+
+    Raises:
+        ValueError: Its positions are resampled along time, so that more frames would change its forecasts.
     """
     old = model.capacity
     new = Capacity(
@@ -49,7 +53,15 @@ def grow(model: Morph, *, max_context: int = 0, max_fields: int = 0, max_compone
         max(old.max_context, max_context),
         old.max_patches,
     )
-    grown = Morph.from_config({**model.config, "capacity": vars(new)})
+    resample = model.config["resample_positions"]
+    if new.max_context > old.max_context and resample == "bilinear":
+        if old.max_context > 1:
+            raise ValueError(
+                f"grow: the positions of this model are resampled along its {old.max_context} frames, so that more "
+                f"would change what it does; keep window.context at {old.max_context} or below"
+            )
+        resample = "linear"
+    grown = Morph.from_config({**model.config, "resample_positions": resample, "capacity": vars(new)})
     weights = model.state_dict()
     table = weights["positions.table"]
     repeated = table.repeat(1, new.max_context // old.max_context, 1, 1)
@@ -167,6 +179,8 @@ def train_only(model: Morph, parts: str | Sequence[str], last_blocks: int | None
         if not parameters:
             raise ValueError(f"finetune.train: this model has no {part}; name parts that it has")
         chosen[part] = [parameter for parameter in parameters if id(parameter) not in taken]
+        if not chosen[part]:
+            raise ValueError(f"finetune.train: {part} is part of what stands before it; leave it out, or name it first")
         taken |= {id(parameter) for parameter in parameters}
     model.requires_grad_(False)
     for parameter in (parameter for parameters in chosen.values() for parameter in parameters):

@@ -170,7 +170,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
-    return value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 class Statistics(NamedTuple):
@@ -206,6 +206,11 @@ class TrainedOn:
     def names(self) -> set[str]:
         """Of all data sets that it was ever trained on."""
         return {*self.specs, *self.before}
+
+    def scales_of(self, spec: DatasetSpec) -> Statistics | None:
+        """The scales with which it was trained on a data set, by its name and fields; None where it was not."""
+        own = self.specs.get(spec.name)
+        return self.statistics.get(spec.name) if own is not None and own.fields == spec.fields else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for a checkpoint or a file."""

@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from morph.forecast_file import check_space, size_of, write_forecast
 from morph.forecast_input import Input, open_input
 from morph.labelled.results import LEAD
 from morph.labelled.watch import Watch
+from morph.layout import DatasetSpec
 from morph.model.morph import Morph
 from morph.provenance import write_whole
 from morph.tables import range_table
@@ -48,7 +50,8 @@ def main(config: DictConfig) -> None:
     name = checkpoint.options.get("files", {}).get(config.input, config.input)
     console = Console(soft_wrap=True, highlight=False)
     with open_input(name, config.group, config.split, options) as given:
-        model = checkpoint.build(merge=True).to(choose_device(config.device))
+        # Merged it is faster; apart, factors have dropout of their own, as in training.
+        model = checkpoint.build(merge=not config.dropout).to(choose_device(config.device))
         made = plan(model, given.dataset, config.steps, **_options(config, given, model), command=_command())
         _describe(console, made, config)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +94,13 @@ def _options(config: DictConfig, given: Input, model: Morph) -> dict[str, Any]:
     assert given.name is not None, "a reader's data set has a name"
     trained = model.trained_on
     own = trained.specs.get(given.name) if trained else None
-    dt = given.known.specs[given.name].dt
+    spec = given.known.specs[given.name]
+    dt = spec.dt
+    if own is not None and own.fields != spec.fields:
+        raise ValueError(
+            f"data set {given.name!r}: its fields are {_named(spec)}, those of the training {_named(own)}; choose and "
+            "name them as there with `fields` in its YAML, or call the file otherwise if it is another system"
+        )
     if own is not None and config.check_dt and abs(dt - own.dt) > 1e-3 * own.dt:
         raise ValueError(
             f"data set {given.name!r}: its frames are {dt:g} apart, those of the training {own.dt:g}; go on knowingly "
@@ -99,7 +108,14 @@ def _options(config: DictConfig, given: Input, model: Morph) -> dict[str, Any]:
         )
     if options["context"] is None:
         options["context"] = trained.context if trained else model.capacity.max_context
-    return {**options, "like": given.name, "trained_on": given.known}
+    known = given.known
+    if trained is not None and (scales := trained.scales_of(spec)) is not None:
+        known = replace(known, statistics={given.name: scales})
+    return {**options, "like": given.name, "trained_on": known}
+
+
+def _named(spec: DatasetSpec) -> str:
+    return ", ".join(f"{field.name} ({len(field.components)})" for field in spec.fields)
 
 
 def _command() -> str:

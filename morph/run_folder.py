@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from morph.tables import parameter_table
 __all__ = ["RunRecord", "check_resume", "claim", "folder_of"]
 
 _RUN_DIR = "MORPH_RUN_DIR"
-_WRITTEN = ("checkpoints", "log", "wandb", "figures", "evaluation")
+_WRITTEN = ("checkpoints", "adapter", "log", "wandb", "figures", "evaluation")
 _FILES = ("train.yaml", "train.json", "evaluate.yaml", "evaluate.json", "metrics.nc", "rollout.nc", "summary.json")
 
 
@@ -37,11 +37,17 @@ def folder_of(resume: str | None, new: str) -> str:
 
 
 @rank_zero_only
-def claim(run_dir: Path, overwrite: bool, resume: Path | None) -> None:
+def claim(run_dir: Path, overwrite: bool, resume: Path | None, needed: Sequence[str | Path] = ()) -> None:
     """Make sure that a run does not mix with another one in its folder.
 
+    Args:
+        run_dir: The folder.
+        overwrite: Replace the run that is there.
+        resume: Go on with it.
+        needed: What the run starts from, which must not be replaced by it.
+
     Raises:
-        ValueError: It holds a run, and neither `resume` nor `overwrite` was given.
+        ValueError: It holds a run, and neither `resume` nor `overwrite` was given; or what it starts from.
     """
     os.environ[_RUN_DIR] = str(run_dir)
     if resume or not any((run_dir / "checkpoints").glob("*.ckpt")):
@@ -51,6 +57,11 @@ def claim(run_dir: Path, overwrite: bool, resume: Path | None) -> None:
             f"run_dir: {run_dir} already holds a run; continue it with resume={run_dir}, choose another run_dir, "
             "or replace it with overwrite=true"
         )
+    for path in map(Path, needed):
+        if run_dir.resolve() in (path.resolve(), *path.resolve().parents):
+            raise ValueError(
+                f"run_dir: {run_dir} holds {path}, which this run starts from, so it cannot be replaced; choose another"
+            )
     for name in _WRITTEN:
         shutil.rmtree(run_dir / name, ignore_errors=True)
     for name in _FILES:
@@ -72,6 +83,7 @@ def check_resume(resume: Path, forecaster: Forecaster, data: MixtureDataModule) 
     # What the run was fine-tuned with and the options do not name is different as well.
     unsaid = {key: None for key in stored.plan if key.startswith("finetune.") and key not in now}
     different += _differences(stored.plan, now | unsaid, "")
+    different += _differences({"sha256": stored.base.get("sha256")}, {"sha256": forecaster.base.get("sha256")}, "base ")
     if different:
         raise ValueError(
             f"resume: {resume} belongs to a run with other options: {'; '.join(different)}.  Give the options of that "

@@ -19,6 +19,8 @@ _NORMALISATION = "model.normalisation="
 # What is new in a grown model is trained, also where the level leaves its part alone, at the rates of level 3.  (A
 # position table that has grown holds nothing new.)
 _OF_GROWTH = {"max_components": {"components", "decoder"}, "max_fields": {"decoder"}}
+_OPTIONS = ("lora", "train", "last_blocks", "renew")
+_LORA = ("attention", "mlp", "alpha", "dropout", "dora", "rslora")
 _RATES = {"lr": 1e-4, "weight_decay": 1e-5}
 
 
@@ -28,11 +30,13 @@ class Start(NamedTuple):
     model: in training mode, with its adapter.
     finetune: what is trained, None for everything.
     base: of fine-tuning: what it started from.
+    needs: paths of the checkpoints without which the run's own cannot be made or used.
     """
 
     model: Morph
     finetune: dict[str, Any] | None = None
     base: dict[str, str] | None = None
+    needs: tuple[str, ...] = ()
 
 
 def starting_checkpoint(config: DictConfig) -> Checkpoint | None:
@@ -76,12 +80,14 @@ def starting_model(config: DictConfig, checkpoint: Checkpoint | None, data: Mixt
         return Start(model)
     model = checkpoint.build(merge=True)
     stated: Any = OmegaConf.to_container(config.finetune, resolve=True) if config.get("finetune") else None
-    base = base_of(model, find_checkpoint(config.checkpoint)) if stated else None
+    base = base_of(checkpoint, find_checkpoint(config.checkpoint)) if stated else None
+    needs = tuple(map(str, filter(None, (config.checkpoint, config.base, checkpoint.base.get("path")))))
     before = model.capacity
     model = _grown(model, config, data)
     if stated is None:
-        return Start(model.train())
+        return Start(model.train(), needs=needs)
     finetune: dict[str, Any] = {"lora": None, "last_blocks": None, "renew": None, **stated}
+    _check(finetune)
     finetune["train"] = dict(_rates(finetune))
     if "all" not in finetune["train"]:
         finetune["train"] |= {part: dict(_RATES) for part in _grown_parts(before, model.capacity) - _covered(finetune)}
@@ -96,7 +102,7 @@ def starting_model(config: DictConfig, checkpoint: Checkpoint | None, data: Mixt
         add_adapter(model, {"rank": rank, "alpha": alpha, "dropout": options.get("dropout", 0.0), **kinds})
     elif "lora" in finetune["train"]:
         raise ValueError("finetune.train.lora: there are no factors to train; give finetune.lora, or leave it out")
-    return Start(model.train(), finetune, base)
+    return Start(model.train(), finetune, base, needs)
 
 
 def _grown(model: Morph, config: DictConfig, data: MixtureDataModule) -> Morph:
@@ -123,6 +129,24 @@ def _grown(model: Morph, config: DictConfig, data: MixtureDataModule) -> Morph:
         if count > most:
             exceeded[name] = count
     return grow(model, **exceeded) if exceeded else model
+
+
+def _check(finetune: Mapping[str, Any]) -> None:
+    """Refuse what would be ignored.
+
+    Raises:
+        ValueError: An option is unknown, or needs a part to be trained that is not.
+    """
+    for where, options, known in (("finetune", finetune, _OPTIONS), ("finetune.lora", finetune["lora"] or {}, _LORA)):
+        if unknown := set(options) - set(known):
+            raise ValueError(f"{where}: expected {', '.join(known)}, found {', '.join(sorted(map(str, unknown)))}")
+    trained = set(finetune.get("train") or ())
+    if finetune["lora"] and not trained & {"lora", "all"}:
+        raise ValueError("finetune.lora: its factors are not trained; give finetune.train.lora, or finetune.lora=null")
+    if finetune["renew"] == "decoder" and not trained & {"decoder", "all"}:
+        raise ValueError(
+            "finetune.renew: a new decoder that is not trained forecasts nothing; give finetune.train.decoder"
+        )
 
 
 def _grown_parts(before: Capacity, after: Capacity) -> set[str]:

@@ -70,7 +70,7 @@ def main(config: DictConfig) -> None:
     computed_in = precision(config.trainer.precision, where)
     set_execution(forecaster.model, **plain["execution"], device=where, dtype=dtype(computed_in))
     forecaster.check(data)
-    claim(run_dir, config.overwrite, resume)
+    claim(run_dir, config.overwrite, resume, start.needs)
     callbacks = instantiate(
         {k: v for k, v in plain["callbacks"].items() if k != "in_between" or config.checkpoint_every}
     )
@@ -85,8 +85,10 @@ def main(config: DictConfig) -> None:
     if trainer.interrupted or trainer.received_sigterm:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
-        if start.base and "all" not in forecaster.parts:
-            files = keep_adapter(run_dir / "adapter", read_checkpoint(run_dir), find_checkpoint(config.checkpoint))
+        if start.base and "all" not in forecaster.parts and any((run_dir / "checkpoints").glob("*.ckpt")):
+            # Read again: the weights of the first reading were those that were trained.
+            before = read_checkpoint(config.checkpoint, base=config.base)
+            files = keep_adapter(run_dir / "adapter", read_checkpoint(run_dir), before)
             print(f"What it learned, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB: {run_dir / 'adapter'}")
         print(f"Checkpoints in {run_dir / 'checkpoints'}.  Judge them:  python -m morph.evaluate checkpoint={run_dir}")
 

@@ -82,7 +82,7 @@ def test_the_adapter_of_a_run_is_its_best_checkpoint(call: Any, pretrained: Path
     context = torch.randn(2, 3, 2, 1, 1, 1, 32)
     expected = load_checkpoint(run)(context)
     assert torch.equal(load_checkpoint(run / "adapter")(context), expected)
-    judged = call("morph.evaluate", f"checkpoint={level}/adapter", "figures=false", cwd=pretrained)
+    judged = call("morph.evaluate", f"checkpoint={level}/adapter", "data=fast.yaml", "figures=false", cwd=pretrained)
     assert judged.returncode == 0, judged.stderr
     whole = call("morph.evaluate", f"checkpoint={level}", "figures=false", "run_dir=again", cwd=pretrained)
     assert whole.returncode == 0, whole.stderr

@@ -6,6 +6,7 @@ from shutil import copytree
 from typing import Any
 
 import pytest
+import yaml
 
 from data_adapters.hdf5 import WellAdapter
 from morph.forecast_input import from_reader
@@ -46,8 +47,14 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
     for command in predictions:
         done = call(*command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+    fields = {"_target_": "data_adapters.hdf5.WellAdapter", "path": files, "fields": ["u", "v"], "batch_size": 2}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(fields))
+    tune = next(line.split()[2:] for line in README.splitlines() if "+experiment=lora_finetune" in line)
+    small = ("mixture.steps_per_epoch=2", "trainer.max_epochs=1", "loader.validation_windows=2")
+    done = call(*tune, *small, "trainer.log_every_n_steps=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(snippets) == 4
+    assert len(snippets) == 5
     shown = ""
     for i, snippet in enumerate(snippets):
         (tmp_path / f"snippet{i}.py").write_text(snippet)
@@ -66,7 +73,7 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
 def test_its_other_commands_compose(call: Any, tmp_path: Path) -> None:
     shown = ("python -m morph.train", "python -m morph.benchmark")
     commands = [line.split("#")[0].split() for line in README.splitlines() if line.startswith(shown)]
-    assert len(commands) == 7 + 1 + 3 + 1
+    assert len(commands) == 7 + 1 + 2 + 3 + 1
     for command in commands:
         done = call(*command[2:], "--cfg", "job", cwd=tmp_path)
         assert done.returncode == 0, done.stderr

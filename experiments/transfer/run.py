@@ -62,7 +62,8 @@ def main() -> None:
     for number, run in enumerate(missing, start=1):
         row = one(run, options)
         append(results, row)
-        ratio = float(row["one_step"]) / min(float(row["persistence"]), float(row["extrapolation"]))
+        error = float("inf") if row["one_step"] is None else row["one_step"]
+        ratio = error / min(float(row["persistence"]), float(row["extrapolation"]))
         print(
             f"{number}/{len(missing)}  {row['system']:<9} {row['method']:<20} {row['trajectories']:>2} trajectories  "
             f"seed {row['seed']}  one step {ratio:.3f} of the better naive forecast  {row['seconds']:.0f} s",

@@ -109,6 +109,12 @@ class MixtureDataModule(LightningDataModule):
         self.weights = weights
         self.temperature = temperature
         self.num_trajectories = num_trajectories
+        for name, config in self.datasets.items():
+            if num_trajectories is not None and config.get("missing") == "fill":
+                raise ValueError(
+                    f"num_trajectories: data set {name!r} fills what is missing with means over all its trajectories, "
+                    "also those that are left out; choose missing: mask in its YAML"
+                )
         self.block = block
         if validation_windows is not None and validation_windows < 1:
             raise ValueError(

@@ -44,9 +44,16 @@ class Adapter(NamedTuple):
     weights: dict[str, Tensor]
 
 
-def hash_of(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, shapes and values: the same for a run's checkpoint, an export and the published file."""
+def hash_of(weights: Mapping[str, Tensor], adapter: Mapping[str, Any]) -> str:
+    """SHA-256 of names, shapes and values: the same for a run's checkpoint, an export and the published file.
+
+    Of a model with an adapter as it is stored, for what merging gives depends on the processor in the last bit.
+    """
     digest = hashlib.sha256()
+    if adapter:
+        kinds = {key: bool(adapter.get(key)) for key in ("dora", "rslora")}
+        scales = {key: {name: float(value) for name, value in adapter[key].items()} for key in ("rank", "alpha")}
+        digest.update(json.dumps({**kinds, **scales}, sort_keys=True).encode())
     for name in sorted(weights):
         tensor = weights[name].detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
@@ -90,7 +97,8 @@ def write_adapter(folder: Path, adapter: Adapter, base: Mapping[str, Tensor]) ->
             config.base_model_name_or_path = adapter.about["base"]["path"]
             config.inference_mode = True
             config.save_pretrained(str(new))
-        (new / _ABOUT).write_text(json.dumps(adapter.about, indent=2) + "\n")
+        about = {**adapter.about, "factors": len(factors)}
+        (new / _ABOUT).write_text(json.dumps(about, indent=2) + "\n")
         # All is written; what is left is renaming.  Without what it is there is no adapter: that goes first and comes
         # last.
         for name in (_ABOUT, _PEFT_ABOUT, _PEFT_WEIGHTS, _WEIGHTS):
@@ -116,7 +124,7 @@ def read_adapter(folder: Path) -> Adapter:
     if missing := [key for key in _NEEDED if not isinstance(about.get(key), dict)]:
         raise ValueError(f"{folder / _ABOUT} lacks {', '.join(missing)}")
     weights = read_tensors(folder / _WEIGHTS)
-    if not (folder / _PEFT_ABOUT).is_file() and not (folder / _PEFT_WEIGHTS).is_file():
+    if not about.get("factors"):
         return Adapter(about, {}, weights)
     config = read_json(folder / _PEFT_ABOUT)
     for stored, value in read_tensors(folder / _PEFT_WEIGHTS).items():
