@@ -47,7 +47,7 @@ class Checkpoint(NamedTuple):
     options: data_dir, level and suite_seed of the training run, and `files`, the YAML files among its data sets.
     plan: what decides the order of its batches, see `MixtureDataModule.plan`, and which parts it trained.
     adapter: low-rank factors beside the weights, see `lora_config`; empty where there are none.
-    base: of a fine-tuned model: `sha256` of the weights that it started from, and their `path`.
+    base: of a fine-tuned model: `sha256` of the weights that it started from, and their `path`, see `base_of`.
     steps: optimiser steps of its training run until then; None where it does not say.
     """
 
@@ -197,10 +197,18 @@ def load_checkpoint(
     return read_checkpoint(path, config, base).build(merge)
 
 
-def base_of(model: Checkpoint | Morph, path: str | Path) -> dict[str, str]:
-    """What a fine-tuned model remembers of the one that it started from, see `Checkpoint.base`."""
+def base_of(model: Checkpoint | Morph, path: str | Path, base: str | Path | None = None) -> dict[str, str]:
+    """What a fine-tuned model remembers of the one that it started from, see `Checkpoint.base`.
+
+    Args:
+        model: What it started from.
+        path: Where that is.
+        base: If it is an adapter's folder, where its own base was, unless it is where it says.
+    """
     weights = model.state_dict() if isinstance(model, Morph) else model.weights
-    return {"sha256": hash_of(weights, model.adapter), "path": str(Path(path).absolute())}
+    places = {"path": path, **({} if base is None else {"base": base})}
+    hashed = {"sha256": hash_of(weights, model.adapter)}
+    return hashed | {name: str(Path(place).absolute()) for name, place in places.items()}
 
 
 def keep_adapter(folder: Path, checkpoint: Checkpoint, base: Path | Checkpoint | None = None) -> list[Path]:
@@ -216,9 +224,10 @@ def keep_adapter(folder: Path, checkpoint: Checkpoint, base: Path | Checkpoint |
     """
     if not checkpoint.base:
         raise ValueError("it was not fine-tuned from another model, so there is nothing that an adapter could hold")
+    moved = {"path": str(base.absolute())} if isinstance(base, Path) else {}
     about = {
         "model": dict(checkpoint.config),
-        "base": dict(checkpoint.base),
+        "base": dict(checkpoint.base) | moved,
         "trained_on": checkpoint.trained_on.to_dict(),
         "options": dict(checkpoint.options),
         "plan": dict(checkpoint.plan),
@@ -246,6 +255,12 @@ def _read_adapted(folder: Path, base: str | Path | Morph | None) -> Checkpoint:
     )
 
 
+def _read_base(where: str, origin: Mapping[str, Any]) -> Checkpoint:
+    further = origin.get("base")
+    known = further if further and is_adapter_folder(Path(where)) and Path(further).exists() else None
+    return read_checkpoint(where, base=known)
+
+
 def _base_weights(origin: Mapping[str, Any], base: str | Path | Morph | Checkpoint | None) -> dict[str, Tensor]:
     """The weights of the model that fine-tuning started from, an adapter merged.
 
@@ -257,7 +272,7 @@ def _base_weights(origin: Mapping[str, Any], base: str | Path | Morph | Checkpoi
         raise ValueError(
             f"the model that it was fine-tuned from is no longer at {where}; say where it is now with base=<path>"
         )
-    known = base if isinstance(base, Morph | Checkpoint) else read_checkpoint(where)
+    known = base if isinstance(base, Morph | Checkpoint) else _read_base(where, origin)
     found = base_of(known, where)["sha256"]
     if found != origin["sha256"]:
         raise ValueError(

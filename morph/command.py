@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,12 +53,48 @@ def command(
             os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors come here instead of being printed by Hydra
             for spelling, option in (spellings or {}).items():
                 sys.argv[1:] = [re.sub(f"^{spelling}=", f"{option}=", argument) for argument in sys.argv[1:]]
+            if set(sys.argv[1:]) & {"--help", "-h"} == set(sys.argv[1:]) != set():
+                print(help_text(config_name), end="")
+                return
             with _one_message():
                 compose_and_run()
 
         return main
 
     return decorate
+
+
+def help_text(config_name: str) -> str:
+    """What --help alone prints: the template of the configuration, with its options as they are written, comments
+    included.  (Beside other options, --help shows what they make of it, as Hydra does.)"""
+    config = OmegaConf.load(Path(_CONF, f"{config_name}.yaml"))
+    assert isinstance(config, DictConfig)
+    chosen = {group: entry for part in config.defaults if isinstance(part, Mapping) for group, entry in part.items()}
+    options = _written(Path(_CONF, f"{config_name}.yaml"))
+    groups = []
+    for folder in sorted(path for path in Path(_CONF).iterdir() if path.is_dir()):
+        group, entries = folder.name, sorted(path.stem for path in folder.glob("*.yaml"))
+        groups.append(f"{group}: {', '.join(entries)}")
+        if entry := chosen.get(group):
+            text = _written(folder / f"{entry}.yaml").strip().replace("\n", "\n  ")
+            options += f"\n{group}: # {group}={entry}\n  {text}\n"
+        elif group in chosen:
+            options += f"\n{group}: null # {' | '.join(entries)}; {group}={entries[0]} --help shows its options\n"
+    template: str = config.hydra.help.template
+    listed = textwrap.indent("\n".join(textwrap.fill(line, 110, subsequent_indent="  ") for line in groups), "  ")
+    return template.replace("$APP_CONFIG_GROUPS", listed + "\n").replace("$CONFIG", options.strip()).rstrip() + "\n"
+
+
+def _written(path: Path) -> str:
+    """The text of a configuration without its first comment, and what is Hydra's."""
+    kept: list[str] = []
+    skipped = False
+    for line in path.read_text().splitlines():
+        if line and not line.startswith((" ", "#")):
+            skipped = line.startswith(("defaults:", "hydra:"))
+        if not skipped and (kept or not line.startswith("#")):
+            kept.append(line)
+    return "\n".join(kept).strip() + "\n"
 
 
 def defaults(config_name: str) -> DictConfig:
@@ -114,6 +151,11 @@ def _check_types(config_name: str, config: DictConfig) -> None:
 
 
 def _compare(shipped: Any, found: Any, option: str) -> None:
+    if isinstance(shipped, dict) and not isinstance(found, dict | None) and "${" not in str(found):
+        raise ValueError(
+            f"option {option}: expected options of its own, such as {option}.{next(iter(shipped), '')}=, "
+            f"found {found!r}"
+        )
     if isinstance(shipped, dict) and isinstance(found, dict):
         for key in shipped.keys() & found.keys():
             _compare(shipped[key], found[key], f"{option}.{key}" if option else str(key))

@@ -10,6 +10,7 @@ from torch import nn
 from morph.baselines import NAIVE
 from morph.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, run_of
 from morph.layout import Conditions, Context, DatasetSpec, State, Statistics
+from morph.model.adapter_folder import is_adapter_folder
 from morph.model.morph import Morph
 
 __all__ = ["Compared", "differences", "named", "read_compared", "training", "with_own_scales"]
@@ -36,6 +37,8 @@ def named(compare: Mapping[str, str] | Sequence[str] | str | None) -> dict[str, 
         return {}
     if isinstance(compare, Mapping):
         pairs = [(str(name), path) for name, path in compare.items()]
+    elif not isinstance(compare, str | Sequence):
+        raise ValueError(f"compare: expected {{name: path}} or [path, path], found {compare!r}")
     else:
         pairs = [("", path) for path in ([compare] if isinstance(compare, str) else compare)]
     found: dict[str, Path] = {}
@@ -67,12 +70,13 @@ def _folder_name(checkpoint: Path) -> str:
     return run_of(path).name if path.is_dir() or path.parent.name == "checkpoints" else path.stem
 
 
-def read_compared(paths: Mapping[str, Path], context: int, asked: bool) -> dict[str, Compared]:
+def read_compared(paths: Mapping[str, Path], context: int, asked: bool, base: str | None = None) -> dict[str, Compared]:
     """The checkpoints, each with its own normalisation, and with the frames that it was trained to see.
 
     Args:
         paths: By name, see `named`.
         context: Frames before the first that is forecast.
+        base: Of adapters' folders, see `read_checkpoint`.
         asked: Somebody asked for that many: all see them, or the last of them where they take fewer.
 
     Raises:
@@ -81,7 +85,8 @@ def read_compared(paths: Mapping[str, Path], context: int, asked: bool) -> dict[
     found = {}
     for name, path in paths.items():
         try:
-            checkpoint = read_checkpoint(path).normalised()
+            adapted = path.is_dir() and is_adapter_folder(path)
+            checkpoint = read_checkpoint(path, base=base if adapted else None).normalised()
             model = checkpoint.build()
         except ValueError as error:
             raise ValueError(f"compare {name}: {str(error).removeprefix('checkpoint: ')}") from error
@@ -117,6 +122,10 @@ def with_own_scales(model: Morph, spec: DatasetSpec) -> nn.Module:
 def training(name: str, checkpoint: Checkpoint, context: int) -> str:
     """One line about what a checkpoint was trained with, as far as it says so."""
     known = [] if checkpoint.steps is None else [f"{checkpoint.steps} optimiser steps"]
+    if checkpoint.base:
+        known.append(f"from {checkpoint.base['path']}")
+    if batches := checkpoint.plan.get("batch_size"):
+        known.append("batches of " + ", ".join(str(size) for size in dict(batches).values()))
     if checkpoint.trained_on.specs:
         known.append(f"trained on {', '.join(checkpoint.trained_on.specs)}")
     said = ", ".join(known) or "does not say what it was trained on"
@@ -130,11 +139,8 @@ def differences(checkpoint: Checkpoint, model: Checkpoint) -> str:
         found.append("steps")
     if checkpoint.trained_on.specs and set(checkpoint.trained_on.specs) != set(model.trained_on.specs):
         found.append("data")
-    if checkpoint.plan and model.plan and _few(checkpoint) != _few(model):
-        found.append("number of trajectories")
-    return " and ".join(found)
-
-
-def _few(checkpoint: Checkpoint) -> int | None:
-    few: int | None = checkpoint.plan.get("num_trajectories")
-    return few
+    if checkpoint.plan and model.plan:
+        for key, noun in (("num_trajectories", "number of trajectories"), ("batch_size", "batch size")):
+            if checkpoint.plan.get(key) != model.plan.get(key):
+                found.append(noun)
+    return ", ".join(found)

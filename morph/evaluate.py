@@ -1,7 +1,6 @@
 """`python -m morph.evaluate`: roll a checkpoint out on held-out data and measure its errors."""
 
 import json
-import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import xarray as xr
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import Progress, TimeElapsedColumn
 
 from morph.baselines import NAIVE
@@ -17,11 +17,12 @@ from morph.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, run_o
 from morph.command import command, defaults
 from morph.comparison import Compared, differences, named, read_compared, training, with_own_scales
 from morph.data.adapter import DatasetAdapter
-from morph.data.catalogue import find_datasets, open_split, prepare
+from morph.data.catalogue import find_datasets, is_entry, open_split, prepare
 from morph.data.subset import with_statistics
 from morph.ensemble import Ensemble, dropout_on
 from morph.execution import device as choose_device
 from morph.figures import plot_ensemble, plot_error_growth, plot_overview, plot_rollout, png
+from morph.model.adapter_folder import is_adapter_folder
 from morph.model.morph import Morph
 from morph.provenance import record, write_whole
 from morph.rollout import Forecast
@@ -36,7 +37,12 @@ _WHERE = ("data_dir", "level", "suite_seed")  # what a checkpoint of a run says 
 def main(config: DictConfig) -> None:
     """Judge every data set, then write metrics.nc, rollout.nc, summary.json and the figures, and print the tables."""
     path = find_checkpoint(config.checkpoint)
-    checkpoint = read_checkpoint(path, base=config.base)
+    plain: Any = OmegaConf.to_container(config)
+    paths = named(plain["compare"])
+    if config.base is not None and not any(one.is_dir() and is_adapter_folder(one) for one in (path, *paths.values())):
+        raise ValueError(f"base: {path} is a whole model, no adapter's folder; leave base out")
+    adapted = path.is_dir() and is_adapter_folder(path)
+    checkpoint = read_checkpoint(path, base=config.base if adapted else None)
     folder = Path(config.run_dir or run_of(path) / "evaluation")
     if not config.data and not checkpoint.trained_on.specs:
         raise ValueError(f"data: {path} does not say what it was trained on; give the data, such as data=[cfd1d]")
@@ -46,9 +52,7 @@ def main(config: DictConfig) -> None:
     checkpoint = checkpoint.normalised(config.normalisation)
     model = checkpoint.build()
     context = _context(config.context, checkpoint.trained_on.context, model)
-    plain: Any = OmegaConf.to_container(config)
-    paths = named(plain["compare"])
-    compared = read_compared(paths, context, asked=config.context is not None)
+    compared = read_compared(paths, context, asked=config.context is not None, base=config.base)
     models = {"model": model, **{name: one.model for name, one in compared.items()}}
     if ensemble is not None and ensemble.dropout:
         _check_dropout(models)
@@ -97,7 +101,9 @@ def main(config: DictConfig) -> None:
     if ensemble is not None:
         tables.append(ensemble_table(summaries))
     for table in tables:
-        console.print(table, "", sep="\n")
+        # A number that is cut off is none: lines that are too long for a terminal go on in the next one.
+        wide = Measurement.get(console, console.options.update(max_width=400), table).maximum
+        Console(width=max(console.width, wide)).print(table, "", sep="\n")
     figures = ", figures/" if config.figures else ""
     console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json{figures}", soft_wrap=True)
 
@@ -112,9 +118,11 @@ def _trained_data(path: Path, checkpoint: Checkpoint) -> list[str]:
     """
     files = checkpoint.options.get("files", {})
     names = [str(name) for name in checkpoint.trained_on.specs]
-    if path.is_dir() and (own := [name for name in names if name in files or not re.fullmatch(r"\w+", name)]):
+    if path.is_dir() and (own := [name for name in names if not is_entry(name)]):
         where = ", ".join(str(files.get(name, name)) for name in own)
-        raise ValueError(f"data: {path} was trained on {where}; a folder does not decide what is read, give it as data=")
+        raise ValueError(
+            f"data: {path} was trained on {where}; a folder does not decide what is read, give it as data="
+        )
     return [files.get(name, name) for name in names]
 
 

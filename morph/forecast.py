@@ -141,6 +141,7 @@ def plan(
             raise ValueError(f"{option}: expected a positive integer, found {number!r}")
     ensemble = _ensemble(members, perturbation, dropout, seed)
     selection = select(dataset, known, like=like, fields=fields, axes=axes)
+    _check_units(dataset, selection)
     clock = Clock(dataset, selection.roles.time)
     last = clock.locate(start)
     window = _window(model, known, context, last)
@@ -237,6 +238,17 @@ def forecast(
 def _unit(result: xr.Dataset) -> str:
     unit = result[LEAD].attrs.get("units", "")
     return f" {unit}" if unit else ""
+
+
+def _check_units(dataset: xr.Dataset, selection: Selection) -> None:
+    for field, own in zip(selection.like.fields if selection.like else (), selection.parts, strict=False):
+        for part in own:
+            found = dataset[part.variable].attrs.get("units")
+            if field.unit and found and str(found) != field.unit:
+                raise ValueError(
+                    f"{part.variable}: expected the unit of the training, {field.unit}, found {found}; convert the "
+                    "values, or, if that is another word for it, set the attribute units"
+                )
 
 
 def _ensemble(members: int, perturbation: float | None, dropout: bool, seed: int) -> Ensemble | None:

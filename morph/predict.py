@@ -137,6 +137,8 @@ def _describe(console: Console, made: Forecasting, config: DictConfig) -> None:
         lines[0] += f"; {len(made.trajectories)} of {made.dataset.sizes[roles.sample]} along {roles.sample}"
     first, last = made.context[0], made.context[-1]
     lines.append(f"Context: frames {first} to {last}" if first != last else f"Context: frame {last}")
+    if roles.time not in made.dataset.coords and selection.like is not None:
+        lines.append(f"Its frames have no times: that they are {selection.like.dt:g} apart, as in training, is assumed")
     if ensemble is not None:
         noise = f"noise of {ensemble.perturbation:g} standard deviations" if ensemble.perturbation else ""
         how = " and ".join(filter(None, [noise, "dropout" if ensemble.dropout else ""]))

@@ -119,5 +119,6 @@ class RunRecord(Callback):
             rates = {part: rates.get(part, rates.get(f"{part}, undecayed")) for part in forecaster.parts}
             get_console().print(parameter_table(count_parameters(forecaster.model)))
             print("Learning rates: " + ", ".join(f"{part} {rate:g}" for part, rate in rates.items()))
+        print("ratio: one-step VRMSE in validation over the better naive forecast's; below 1 is better than both")
         print(f"Results in {self.run_dir}" + (f", continuing from {self.resume}" if self.resume else ""), flush=True)
         record(self.run_dir, self.config, "train")

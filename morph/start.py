@@ -45,7 +45,7 @@ def starting_checkpoint(config: DictConfig) -> Checkpoint | None:
     Raises:
         ValueError: The checkpoint cannot be read, or an option needs one.
     """
-    if OmegaConf.is_missing(config, "checkpoint") or config.checkpoint is None:
+    if config.checkpoint is None:
         for option in ("finetune", "grow", "base"):
             if config.get(option):
                 raise ValueError(
@@ -54,8 +54,8 @@ def starting_checkpoint(config: DictConfig) -> Checkpoint | None:
         if config.window.context is None:
             raise ValueError("window.context: expected a number of frames, found null, which needs checkpoint=")
         return None
-    if OmegaConf.is_missing(config, "data"):
-        raise ValueError("data: give what to train on, such as data=my.yaml")
+    if config.data is None:
+        raise ValueError("data is needed: give what to train on, such as data=my.yaml or data=my.nc")
     checkpoint = read_checkpoint(config.checkpoint, base=config.base).normalised(_normalisation(config))
     if checkpoint.adapter:
         print(f"{config.checkpoint}: its adapter is merged into the weights")
@@ -80,7 +80,7 @@ def starting_model(config: DictConfig, checkpoint: Checkpoint | None, data: Mixt
         return Start(model)
     model = checkpoint.build(merge=True)
     stated: Any = OmegaConf.to_container(config.finetune, resolve=True) if config.get("finetune") else None
-    base = base_of(checkpoint, find_checkpoint(config.checkpoint)) if stated else None
+    base = base_of(checkpoint, find_checkpoint(config.checkpoint), config.base) if stated else None
     needs = tuple(map(str, filter(None, (config.checkpoint, config.base, checkpoint.base.get("path")))))
     before = model.capacity
     model = _grown(model, config, data)

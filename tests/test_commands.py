@@ -331,6 +331,15 @@ def test_help_shows_options_and_examples(call: Any, tmp_path: Path) -> None:
         assert shown.returncode == 0
         assert f"python -m {module}" in shown.stdout
         assert "run_dir" in shown.stdout
+        assert "$" + "CONFIG" not in shown.stdout
+    # Options stand there with what they mean, also those of a chosen group; a group without a choice names its entries.
+    shown = call("morph.train", "--help", cwd=tmp_path).stdout
+    assert "seed: 0            # of data order, initialisation and dropout" in shown
+    assert "finetune: null # decoder | full | lora | lora_encoder" in shown
+    assert "  dim: 256" in shown.split("model: # model=ti")[1]
+    assert "hydra" not in shown
+    composed = call("morph.train", "model=nano", "--help", cwd=tmp_path).stdout
+    assert "dim: 128" in composed
 
 
 def test_one_console_command_for_all(call: Any, tmp_path: Path) -> None:

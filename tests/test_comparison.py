@@ -13,8 +13,10 @@ import yaml
 from torch import nn
 
 from morph.baselines import NAIVE
-from morph.comparison import named
+from morph.comparison import named, with_own_scales
+from morph.data.subset import with_statistics
 from morph.figures import plot_error_growth
+from morph.layout import Statistics, TrainedOn
 from morph.model.morph import Capacity, Morph
 from morph.scoring import score
 from morph.summary import summarise
@@ -102,6 +104,26 @@ def test_ratios_tables_and_figures_name_every_checkpoint() -> None:
     lines = plot_error_growth(metrics).axes[0].lines
     assert [line.get_label() for line in lines] == list(forecasts)
     assert len({line.get_color() for line in lines}) == len(forecasts)
+
+
+def test_a_compared_model_sees_the_scales_of_its_own_training() -> None:
+    """Its scores are those of being judged alone with them, whatever the data set's are."""
+    spec = Waves("test").spec
+    own, others = (
+        Statistics(torch.zeros(2, 1), torch.full((2,), scale), torch.full((2,), scale / 10)) for scale in (1.0, 3.0)
+    )
+    model, other = small(1, normalisation="dataset"), small(1, seed=1, normalisation="dataset")
+    other.trained_on = TrainedOn(1, {"waves": spec}, {"waves": own})
+    adapter = with_statistics(Waves("test"), others)
+    scaled = with_own_scales(other, spec)
+    together = score({"model": model, **NAIVE, "other": scaled}, adapter, context=1, batch_size=2)
+    alone = score({"model": other, **NAIVE}, with_statistics(Waves("test"), own), context=1, batch_size=2)
+    found, expected = together.metrics.sel(forecast="other"), alone.metrics.sel(forecast="model")
+    for ahead in ("one_step", "rollout"):
+        assert np.array_equal(found[ahead], expected[ahead])
+    assert not np.allclose(found.one_step, score({"model": other, **NAIVE}, adapter, context=1, batch_size=2)
+                           .metrics.sel(forecast="model").one_step)  # fmt: skip
+    assert with_own_scales(model, spec) is model
 
 
 @pytest.fixture(scope="module")

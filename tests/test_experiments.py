@@ -32,7 +32,7 @@ def test_every_experiment_trains_validates_and_saves(suite_root: Path, tmp_path:
         first = ("data=cfd1d", "window.context=1", "model.capacity.max_context=1", f"run_dir={tmp_path}/first")
         done = run_module("morph.train", *model, *options, *first, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        model = (f"checkpoint={tmp_path}/first", *(("data=dr1d",) if "data: ???" in text else ()))
+        model = (f"checkpoint={tmp_path}/first", *(("data=dr1d",) if "data: null" in text else ()))
     run_dir = tmp_path / "run"
     done = run_module("morph.train", f"+experiment={experiment}", *model, *options, f"run_dir={run_dir}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

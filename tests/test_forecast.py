@@ -295,3 +295,12 @@ def test_a_specification_of_older_checkpoints_names_components() -> None:
     spec = DatasetSpec("older", fields, (1, 16, 16), 9, 6.0, ("open",) * 3, ("lat", "lon"))
     made = model_of(spec).forecast(flow(), 1)
     assert set(made.data_vars) == {"U", "V", "crs", "lat_bnds"}
+
+
+def test_another_unit_is_not_that_of_the_training(model: Morph) -> None:
+    data = flow()
+    other = data.assign(V=(3.6 * data.V).assign_attrs(units="km h-1"))
+    with pytest.raises(ValueError, match="V: expected the unit of the training, m s-1, found km h-1; convert the val"):
+        model.forecast(other, 1)
+    nameless = data.assign(V=data.V.drop_attrs())
+    assert np.array_equal(model.forecast(nameless, 1).V, model.forecast(data, 1).V)

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,10 @@ def test_a_resumed_run_with_factors_equals_the_uninterrupted_one(
     with pytest.raises(RuntimeError, match="power cut"):
         call(*TUNE, "run_dir=cut", cwd=pretrained)
     monkeypatch.setattr(Forecaster, "on_train_epoch_start", LightningModule.on_train_epoch_start)
+    elsewhere = [option.replace("=base", "=other") for option in TUNE]
+    assert call("morph.train", *TINY, *QUICK, "data=slow.yaml", "window.context=3", "seed=1", "run_dir=other",
+                cwd=pretrained).returncode == 0  # fmt: skip
+    assert "other options: base sha256=" in call(*elsewhere, "resume=cut", cwd=pretrained).stderr
     for option in ("finetune.lora.mlp=4", "finetune.train.norms.lr=1", "finetune=full"):
         other = call(*TUNE, "resume=cut", option, cwd=pretrained)
         assert "belongs to a run with other options: finetune." in other.stderr, other.stderr
@@ -142,6 +147,44 @@ def test_a_fine_tuned_model_is_tuned_further(call: Any, pretrained: Path) -> Non
     model = load_checkpoint(pretrained / "further" / "adapter")
     assert model.trained_on is not None
     assert model.trained_on.before == ("fast", "slow")
+
+
+def test_what_a_run_starts_from_is_not_replaced_by_it_and_no_old_adapter_stays(call: Any, pretrained: Path) -> None:
+    for start in ("base", "base/checkpoints/best.ckpt"):
+        options = [option for option in TUNE if not option.startswith("checkpoint=")]
+        refused = call(*options, f"checkpoint={start}", "run_dir=base", "overwrite=true", cwd=pretrained)
+        assert refused.stderr.startswith("error: run_dir: base holds "), refused.stderr
+        assert "which this run starts from" in refused.stderr
+    assert load_checkpoint(pretrained / "base")
+    assert call(*TUNE, "run_dir=twice", cwd=pretrained).returncode == 0
+    assert (pretrained / "twice" / "adapter").exists()
+    assert call(*TUNE, "run_dir=twice", "overwrite=true", "finetune=full", cwd=pretrained).returncode == 0
+    assert not (pretrained / "twice" / "adapter").exists()
+
+
+def test_a_chain_of_adapters_is_found_again_after_a_move(call: Any, pretrained: Path) -> None:
+    """Tuned further from an adapter's folder, whose base has moved and is said to be elsewhere."""
+    copytree(pretrained / "base", pretrained / "first")
+    tune = [option for option in TUNE if not option.startswith("checkpoint=")]
+    assert call(*tune, "checkpoint=first", "run_dir=second", cwd=pretrained).returncode == 0
+    (pretrained / "first").rename(pretrained / "moved")
+    options = ("checkpoint=second/adapter", "base=moved", "run_dir=third")
+    done = call(*tune, *options, cwd=pretrained)
+    assert done.returncode == 0, done.stderr
+    assert load_checkpoint(pretrained / "third" / "adapter")
+
+
+def test_a_folder_does_not_decide_what_is_read(call: Any, pretrained: Path) -> None:
+    if not (pretrained / "lora").exists():
+        assert call(*TUNE, "run_dir=lora", cwd=pretrained).returncode == 0
+    copytree(pretrained / "lora" / "adapter", pretrained / "stranger")
+    about = json.loads((pretrained / "stranger" / "morph.json").read_text())
+    about["trained_on"]["datasets"] = {"stranger/x.yaml": about["trained_on"]["datasets"]["fast"]}
+    (pretrained / "stranger" / "morph.json").write_text(json.dumps(about))
+    harm = {"_target_": "tests.made_up.Waves", "prepare": {"_target_": "shutil.copyfile", "src": "x", "dst": "y"}}
+    (pretrained / "stranger" / "x.yaml").write_text(yaml.safe_dump(harm))
+    judged = call("morph.evaluate", "checkpoint=stranger", cwd=pretrained)
+    assert judged.stderr.startswith("error: data: stranger was trained on stranger/x.yaml; a folder does not decide")
 
 
 def test_more_fields_than_the_model_takes(call: Any, pretrained: Path) -> None:
@@ -191,6 +234,19 @@ LORA = ("checkpoint=base", "finetune=lora")
         (("checkpoint=base", "finetune=full", "weight_decay=1"), "error: weight_decay has no effect"),
         ((*LORA, "finetune.lora=null"), "error: finetune.train.lora: there are no factors to train"),
         ((*LORA, "finetune.renew=head"), "error: finetune.renew: expected decoder, all or null, found 'head'"),
+        ((*LORA, "+finetune.lora.rank=4"), "error: finetune.lora: expected attention, mlp, .*, found rank"),
+        (
+            (*LORA, "finetune.lora=8"),
+            "error: option finetune.lora: expected options of its own",
+        ),
+        ((*LORA, "~finetune.train.lora"), "error: finetune.lora: its factors are not trained"),
+        (
+            ("checkpoint=base", "finetune=full", "+finetune.train.decoder.lr=1"),
+            "error: finetune.train: decoder",
+        ),
+        (("checkpoint=base", "finetune=lora", "data=null"), "error: data is needed"),
+        (("window=3",), "error: option window: expected options of its own, such as window.context="),
+        (("data=3",), "error: data: expected names or paths, found 3"),
         ((*LORA, "+finetune.train.head.lr=1"), f"error: finetune.train: expected some of {PARTS[0]}"),
         ((*LORA, "+finetune.train.norms.rate=1"), "error: finetune.train.norms: expected lr and weight_decay"),
         (("checkpoint=base", "finetune=full", "finetune.last_blocks=1"), "error: finetune.last_blocks has no effect"),

@@ -235,6 +235,7 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
         (lambda f: (f / "morph.safetensors").unlink(), r"there is no .*morph\.safetensors"),
         (lambda f: (f / "morph.safetensors").write_bytes(b"12345678"), r"truncated or no safetensors"),
         (lambda f: (f / "adapter_config.json").unlink(), r"there is no .*adapter_config\.json"),
+        (lambda f: [path.unlink() for path in f.glob("adapter_*")], r"there is no .*adapter_config\.json"),
         (lambda f: (f / "adapter_config.json").write_text('{"r": 4}'), r"is not peft's configuration of LoRA"),
         (lambda f: (f / "adapter_model.safetensors").unlink(), r"there is no .*adapter_model\.safetensors"),
     ],
@@ -274,6 +275,35 @@ def test_a_grown_model_forecasts_old_data_as_before_and_takes_new(more: dict[str
     with pytest.raises(ValueError, match="the model takes at most"):
         model(data)
     assert grown(data).isfinite().all()
+
+
+@torch.no_grad()
+def test_positions_that_are_resampled_along_time_grow_from_one_frame_or_not_at_all() -> None:
+    model = build(resample_positions="bilinear", capacity=Capacity(2, 2, 1, 16))
+    grown = grow(model, max_context=4)
+    assert torch.equal(grown(frames(2, context=1)), model(frames(2, context=1)))
+    assert torch.equal(grown.positions.table, model.positions.table.expand(-1, 4, -1, -1))
+    with pytest.raises(ValueError, match="resampled along its 3 frames, so that more would change what it does"):
+        grow(build(resample_positions="bilinear"), max_context=4)
+
+
+@torch.no_grad()
+def test_a_base_with_an_adapter_is_told_by_what_is_stored(tmp_path: Path) -> None:
+    """Not by what merging gives, whose last bit depends on the processor; merged it is another model."""
+    model = build()
+    model.save_pretrained(tmp_path / "base")
+    first, checkpoint = tuned(model, base_of(model, tmp_path / "base"))
+    keep_adapter(tmp_path / "first", checkpoint)
+    read = read_checkpoint(tmp_path / "first")
+    assert base_of(read, "x")["sha256"] == base_of(first, "x")["sha256"]
+    start = read.build(merge=True)
+    second, further = tuned(start, base_of(read, tmp_path / "first"))
+    keep_adapter(tmp_path / "second", further)
+    for base in (None, tmp_path / "first", first):
+        again = load_checkpoint(tmp_path / "second", base=base)
+        assert torch.equal(again(frames(3)), second(frames(3)))
+    with pytest.raises(ValueError, match="SHA-256"):
+        load_checkpoint(tmp_path / "second", base=start)
 
 
 def test_what_is_new_in_a_grown_model_learns() -> None:

@@ -81,6 +81,13 @@ def assert_close(found: Statistics | None, expected: Statistics | None) -> None:
         torch.testing.assert_close(a.double(), b.double(), rtol=1e-6, atol=1e-6)
 
 
+def test_means_over_all_trajectories_do_not_fill_in_for_few() -> None:
+    config = {"_target_": "tests.made_up.Waves", "batch_size": 2, "missing": "fill"}
+    with pytest.raises(ValueError, match=r"num_trajectories: data set 'waves' fills what is missing"):
+        MixtureDataModule({"waves": config}, num_trajectories=2)
+    MixtureDataModule({"waves": config})
+
+
 def test_the_order_is_fixed_and_the_choices_are_nested() -> None:
     assert order(8) == [4, 7, 0, 6, 2, 3, 1, 5]  # a later version must not choose others
     assert sorted(order(100)) == list(range(100))
@@ -307,18 +314,18 @@ def test_a_few_shot_run_is_resumed_and_judged_with_its_own_scales(
 def test_scales_of_other_fields_of_that_name_are_not_taken() -> None:
     module = data(2)
     spec = Growing("train").spec
-    found = morph.evaluate._scales(module.trained_on, "growing", spec)
+    known = module.trained_on
+    found = known.scales_of(replace(spec, name="growing"))
     assert_close(found, module.train["growing"].adapter.statistics)
-    assert morph.evaluate._scales(module.trained_on, "waves", spec) is None
-    other = replace(spec, fields=(Field("a"), Field("c")))
-    assert morph.evaluate._scales(module.trained_on, "growing", other) is None
+    assert known.scales_of(replace(spec, name="waves")) is None
+    assert known.scales_of(replace(spec, name="growing", fields=(Field("a"), Field("c")))) is None
 
 
 def test_a_run_from_before_there_was_the_option_resumes_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
     module = data(None)
     plan = {key: value for key, value in module.plan.items() if key != "num_trajectories"}
-    monkeypatch.setattr("morph.run_folder.read_checkpoint", lambda _: SimpleNamespace(config={}, plan=plan))
-    forecaster: Any = SimpleNamespace(model=SimpleNamespace(config={}), trained={})
+    monkeypatch.setattr("morph.run_folder.read_checkpoint", lambda _: SimpleNamespace(config={}, plan=plan, base={}))
+    forecaster: Any = SimpleNamespace(model=SimpleNamespace(config={}), trained={}, base={})
     check_resume(Path("old.ckpt"), forecaster, module)
     with pytest.raises(ValueError, match="num_trajectories=None, now 2"):
         check_resume(Path("old.ckpt"), forecaster, data(2))

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from morph.data.adapter import DatasetAdapter
 
-__all__ = ["DatasetConfig", "find_datasets", "open_split", "own_files", "prepare"]
+__all__ = ["DatasetConfig", "find_datasets", "is_entry", "open_split", "own_files", "prepare"]
 
 DatasetConfig = Mapping[str, Any]
 """`_target_` and arguments of an adapter, and for the caller `batch_size`, `prepare` and `card`, which documents it."""
@@ -41,7 +41,9 @@ def find_datasets(
     Raises:
         ValueError: A name is unknown, a file is not the YAML of a data set, or it is not clear what it holds.
     """
-    names = [names] if isinstance(names, str) else list(names)
+    names = [names] if isinstance(names, str) or not isinstance(names, Sequence) else list(names)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise ValueError(f"data: expected names or paths, found {wrong[0]!r}")
     if not names:
         raise ValueError("data: expected at least one data set; " + _choices())
     found: dict[str, DatasetConfig] = {}
@@ -65,6 +67,11 @@ def find_datasets(
             raise ValueError(f"data set {name!r}: its YAML names no _target_, the class that reads it")
         found[title] = dataset
     return found
+
+
+def is_entry(name: str) -> bool:
+    """Whether a data set of that name is in conf/dataset."""
+    return name in _known()
 
 
 def own_files(names: str | Sequence[str]) -> dict[str, str]:
