@@ -135,9 +135,16 @@ def _figure(system: str, rows: list[dict[str, Any]]) -> Figure:
         axes.axhline(naive(some, ahead), color="black", ls="--", lw=1, label="better naive forecast")
         axes.set(xscale="log", yscale="log", xlabel="trajectories", ylabel="VRMSE", title=f"{system}, {title}")
         axes.set_xticks(counts_of(rows, system), [str(count) for count in counts_of(rows, system)])
-        axes.minorticks_off()
+        axes.tick_params(axis="x", which="minor", bottom=False)
+        axes.yaxis.set_major_formatter(_plain)
+        axes.yaxis.set_minor_formatter(_plain)
+        axes.tick_params(axis="y", which="both", labelsize=8)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
+
+
+def _plain(value: float, _: int | None = None) -> str:
+    return f"{value:.3g}"
 
 
 def counts_of(rows: list[dict[str, Any]], system: str) -> list[int]:
