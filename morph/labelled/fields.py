@@ -79,7 +79,8 @@ def select(
     for name, spec in candidates.items():
         parts, missing = _by_name(dataset, spec)
         if missing:
-            faults[name] = f"{name} has {_variables(spec)} (not there: {', '.join(missing)})"
+            lacking = f" (not there: {', '.join(missing)})" if len(candidates) == 1 else ""
+            faults[name] = f"{name} has {_variables(spec)}{lacking}"
             continue
         try:
             roles = _roles(dataset, parts, spec, axes)
@@ -98,7 +99,7 @@ def select(
     raise ValueError(
         "fields: expected the variables of what the model was trained on: "
         + "; ".join(list(faults.values())[:6])
-        + f".  Found {_found(dataset)}.  Name those that are meant, in the order of the training: {_example(dataset)}"
+        + f".  Found {_found(dataset)}.  {_way_out(dataset, list(candidates.values()))}"
     )
 
 
@@ -264,6 +265,13 @@ def _variables(spec: DatasetSpec) -> str:
 
 def _found(dataset: xr.Dataset) -> str:
     return ", ".join(shown(dataset, str(name)) for name in list(dataset.data_vars)[:12]) or "no variable at all"
+
+
+def _way_out(dataset: xr.Dataset, candidates: list[DatasetSpec]) -> str:
+    needed = min(sum(len(field.components) for field in spec.fields) for spec in candidates)
+    if len(candidates) == 1 and len(dataset.data_vars) < needed:
+        return "Add what is missing: a forecast of the others alone would be that of another system"
+    return f"Name those that are meant, in the order of the training: {_example(dataset)}"
 
 
 def _example(dataset: xr.Dataset) -> str:
