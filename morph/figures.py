@@ -58,7 +58,9 @@ def _panels(component: xr.DataArray) -> dict[str, xr.DataArray]:
 def plot_forecast(panels: Mapping[str, tuple[xr.DataArray, xr.DataArray]], axes: Sequence[str], time: str) -> Figure:
     """The last frame known and forecasts from it: space-time panels in 1-D, frames in 2-D, middle slices in 3-D.
 
-    Colours are those of the last frame known; points without a value, or with one that is not finite, are grey.
+    Colours span the values that are shown, as far as these are not further from those of the last frame known than
+    they are wide, so that a forecast that runs away shows as such; points without a value, or with one that is not
+    finite, are grey.
 
     Args:
         panels: Of each component, the last frame known along `axes`, and its forecast along `time` and `axes`, with the
@@ -73,7 +75,6 @@ def plot_forecast(panels: Mapping[str, tuple[xr.DataArray, xr.DataArray]], axes:
     for number, (row, (name, (known, after))) in enumerate(zip(grid, panels.items(), strict=True)):
         middle = {axis: known.sizes[axis] // 2 for axis in list(axes)[:-2]}
         known, after = known.isel(middle), after.isel(middle)
-        colours = _scale(float(known.min()), float(known.max()))
         if not across:
             thin = after.isel({time: slice(None, None, 1 + after.sizes[time] // _ROWS)})
             rows = np.concatenate(([0.0], thin["lead_time"].values))
@@ -84,19 +85,39 @@ def plot_forecast(panels: Mapping[str, tuple[xr.DataArray, xr.DataArray]], axes:
             order = (across[0], last)
             shown = [("last known", known.transpose(*order).values, _places(known, across[0]))]
             shown += [
-                (f"{float(after.lead_time[lead]):+.3g}", after.isel({time: lead}).transpose(*order).values, shown[0][2])
+                (
+                    f"{float(after.lead_time[lead]):+.3g}{_unit(after.lead_time)}",
+                    after.isel({time: lead}).transpose(*order).values,
+                    shown[0][2],
+                )
                 for lead in leads
             ]
+        colours = _scale(*_limits(known.values, np.concatenate([values.ravel() for _, values, _ in shown])))
         for ax, (title, values, rows) in zip(row, shown, strict=False):
             image = ax.pcolormesh(_places(known, last), rows, np.ma.masked_invalid(values), **colours)
             ax.set_facecolor(_NO_DATA)
             if title and number == 0:
                 ax.set_title(title, fontsize="medium")
-        row[0].set_ylabel(f"{name}\n{across[0] if across else 'lead time'}", fontsize="small")
-        figure.colorbar(image, ax=list(row), shrink=0.8)
+        along = across[0] + _unit(known.coords.get(across[0])) if across else "lead time" + _unit(after.lead_time)
+        row[0].set_ylabel(f"{name}\n{along}", fontsize="small")
+        figure.colorbar(image, ax=list(row), shrink=0.8, label=known.attrs.get("units", ""))
     for ax in grid[-1]:
-        ax.set_xlabel(last, fontsize="small")
+        ax.set_xlabel(last + _unit(known.coords.get(last)), fontsize="small")
     return figure
+
+
+def _unit(values: xr.DataArray | None) -> str:
+    unit = "" if values is None else values.attrs.get("units", "")
+    return f" {unit}" if unit else ""
+
+
+def _limits(known: np.ndarray, shown: np.ndarray) -> tuple[float, float]:
+    finite, shown = known[np.isfinite(known)], shown[np.isfinite(shown)]
+    if not finite.size or not shown.size:
+        return np.nan, np.nan
+    low, high = float(finite.min()), float(finite.max())
+    width = high - low
+    return max(low - width, float(shown.min())), min(high + width, float(shown.max()))
 
 
 def _places(values: xr.DataArray, axis: str) -> np.ndarray:

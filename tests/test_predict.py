@@ -19,6 +19,7 @@ import yaml
 from matplotlib.image import imread
 
 from morph.data.windows import fill_absent
+from morph.figures import plot_forecast
 from morph.forecast import plan
 from morph.forecast_file import write_forecast
 from morph.labelled.watch import Watch
@@ -302,3 +303,16 @@ def test_help(call: Any, tmp_path: Path) -> None:
     shown = call("morph.predict", "--help", cwd=tmp_path)
     assert "python -m morph.predict checkpoint=runs/mine input=my.nc steps=50" in shown.stdout
     assert "perturbation: null" in shown.stdout
+
+
+@pytest.mark.parametrize(("reached", "limit"), [(0.5, 1.0), (1.5, 1.5), (100.0, 2.0), (np.nan, 1.0)])
+def test_colours_follow_a_forecast_but_not_one_that_runs_away(reached: float, limit: float) -> None:
+    known = xr.DataArray(np.linspace(0, 1, 12).reshape(3, 4), dims=("y", "x"), attrs={"units": "K"})
+    after = known.expand_dims(time=2).copy()
+    after[1, 1, 1] = reached
+    after = after.assign_coords(lead_time=("time", [1.0, 2.0], {"units": "hour"}))
+    figure = plot_forecast({"T": (known, after)}, ("y", "x"), "time")
+    images = [ax.collections[0] for ax in figure.axes[:3]]
+    assert {image.get_clim() for image in images} == {(0.0, limit)}
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["last known", "+1 hour", "+2 hour"]
+    assert figure.axes[3].get_ylabel() == "K"
