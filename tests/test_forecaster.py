@@ -177,12 +177,25 @@ def test_a_data_set_beyond_the_capacity_is_refused_by_name(tmp_path: Path) -> No
 def test_only_matrices_and_kernels_decay(tmp_path: Path) -> None:
     module = forecaster()
     names = {id(p): name for name, p in module.model.named_parameters()}
-    from morph.forecaster import _parameter_groups
-
-    decayed, rest = _parameter_groups(module.model, 0.01)
+    decayed, rest = module._parameter_groups()
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.01, 0)
     assert all(names[id(p)].endswith("weight") and "norm" not in names[id(p)] for p in decayed["params"])
     assert {"positions.table", "embedding.field_attention.query"} <= {names[id(p)] for p in rest["params"]}
     assert len(decayed["params"]) + len(rest["params"]) == len(names)
+
+
+def test_each_part_has_its_rate_and_its_decay() -> None:
+    rates = {"encoder": {"lr": 2.0, "weight_decay": 0.5}, "decoder": {}}
+    module = Forecaster(forecaster().model, partial(torch.optim.AdamW, lr=1.0), finetune={"train": rates})
+    names = {id(p): name for name, p in module.model.named_parameters()}
+    groups = module._parameter_groups()
+    found = [(group["name"], group.get("lr"), group["weight_decay"]) for group in groups]
+    assert found == [
+        ("encoder", 2.0, 0.5), ("encoder, undecayed", 2.0, 0.0),
+        ("decoder", None, 0.01), ("decoder, undecayed", None, 0.0),
+    ]  # fmt: skip
+    placed = [names[id(p)] for group in groups for p in group["params"]]
+    assert sorted(placed) == sorted(name for name in names.values() if name.startswith(("embedding.", "decoder.")))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
     copytree(tmp_path / "runs" / "demo", tmp_path / "runs" / "scratch")
     save(tmp_path / "morph-Ti-FM-max_ar1_ep225.pth", published_state(**SIZES["Ti"]))
     for command in [*commands, ["morph.evaluate", "checkpoint=runs/demo", "run_dir=runs/demo"]]:
-        done = call(*command, "one_step_windows=4", cwd=tmp_path)
+        done = call(*command, "one_step_windows=4", "steps=3", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     # What `my.nc` is to be: data like one of the sets of the training.
     files = str(suite_root / "suite" / "tiny" / "dr2d")
