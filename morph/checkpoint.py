@@ -19,6 +19,7 @@ from morph.model.reference import infer_config, read_reference
 
 __all__ = [
     "Checkpoint",
+    "base_for",
     "base_of",
     "find_checkpoint",
     "keep_adapter",
@@ -255,10 +256,14 @@ def _read_adapted(folder: Path, base: str | Path | Morph | None) -> Checkpoint:
     )
 
 
+def base_for(path: Path, base: str | Path | None) -> str | Path | None:
+    """Of several checkpoints that are named beside one base: that base for an adapter's folder, None for another."""
+    return base if path.is_dir() and is_adapter_folder(path) else None
+
+
 def _read_base(where: str, origin: Mapping[str, Any]) -> Checkpoint:
     further = origin.get("base")
-    known = further if further and is_adapter_folder(Path(where)) and Path(further).exists() else None
-    return read_checkpoint(where, base=known)
+    return read_checkpoint(where, base=base_for(Path(where), further) if further and Path(further).exists() else None)
 
 
 def _base_weights(origin: Mapping[str, Any], base: str | Path | Morph | Checkpoint | None) -> dict[str, Tensor]:
@@ -279,9 +284,10 @@ def _base_weights(origin: Mapping[str, Any], base: str | Path | Morph | Checkpoi
             f"it was fine-tuned from a model whose weights have the SHA-256 {origin['sha256'][:16]}... "
             f"(then at {origin['path']}), and those of {where} have {found[:16]}...; give the right one as base=<path>"
         )
-    if not isinstance(known, Morph):
-        return dict(known.build(merge=True).state_dict())
-    return dict((merge_adapter(deepcopy(known)) if known.adapter else known).state_dict())
+    if not known.adapter:
+        return dict(known.state_dict() if isinstance(known, Morph) else known.weights)
+    merged = merge_adapter(deepcopy(known)) if isinstance(known, Morph) else known.build(merge=True)
+    return dict(merged.state_dict())
 
 
 def _load(path: Path) -> Any:

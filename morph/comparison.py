@@ -8,9 +8,8 @@ from typing import NamedTuple
 from torch import nn
 
 from morph.baselines import NAIVE
-from morph.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, run_of
+from morph.checkpoint import Checkpoint, base_for, find_checkpoint, read_checkpoint, run_of
 from morph.layout import Conditions, Context, DatasetSpec, State, Statistics
-from morph.model.adapter_folder import is_adapter_folder
 from morph.model.morph import Morph
 
 __all__ = ["Compared", "differences", "named", "read_compared", "training", "with_own_scales"]
@@ -85,8 +84,7 @@ def read_compared(paths: Mapping[str, Path], context: int, asked: bool, base: st
     found = {}
     for name, path in paths.items():
         try:
-            adapted = path.is_dir() and is_adapter_folder(path)
-            checkpoint = read_checkpoint(path, base=base if adapted else None).normalised()
+            checkpoint = read_checkpoint(path, base=base_for(path, base)).normalised()
             model = checkpoint.build()
         except ValueError as error:
             raise ValueError(f"compare {name}: {str(error).removeprefix('checkpoint: ')}") from error

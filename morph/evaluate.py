@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.progress import Progress, TimeElapsedColumn
 
 from morph.baselines import NAIVE
-from morph.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, run_of
+from morph.checkpoint import Checkpoint, base_for, find_checkpoint, read_checkpoint, run_of
 from morph.command import command, defaults
 from morph.comparison import Compared, differences, named, read_compared, training, with_own_scales
 from morph.data.adapter import DatasetAdapter
@@ -22,7 +22,6 @@ from morph.data.subset import with_statistics
 from morph.ensemble import Ensemble, dropout_on
 from morph.execution import device as choose_device
 from morph.figures import plot_ensemble, plot_error_growth, plot_overview, plot_rollout, png
-from morph.model.adapter_folder import is_adapter_folder
 from morph.model.morph import Morph
 from morph.provenance import record, write_whole
 from morph.rollout import Forecast
@@ -39,10 +38,9 @@ def main(config: DictConfig) -> None:
     path = find_checkpoint(config.checkpoint)
     plain: Any = OmegaConf.to_container(config)
     paths = named(plain["compare"])
-    if config.base is not None and not any(one.is_dir() and is_adapter_folder(one) for one in (path, *paths.values())):
+    if config.base is not None and not any(base_for(one, config.base) for one in (path, *paths.values())):
         raise ValueError(f"base: {path} is a whole model, no adapter's folder; leave base out")
-    adapted = path.is_dir() and is_adapter_folder(path)
-    checkpoint = read_checkpoint(path, base=config.base if adapted else None)
+    checkpoint = read_checkpoint(path, base=base_for(path, config.base))
     folder = Path(config.run_dir or run_of(path) / "evaluation")
     if not config.data and not checkpoint.trained_on.specs:
         raise ValueError(f"data: {path} does not say what it was trained on; give the data, such as data=[cfd1d]")

@@ -10,7 +10,6 @@ import torch
 import xarray as xr
 import yaml
 from hydra.utils import instantiate
-from lightning import LightningModule
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from morph.forecaster import Forecaster
 from morph.model.morph import Capacity, Morph
 from morph.rollout import rollout
 from tests.conftest import ROOT
+from tests.interruption import last_scores, power_cut
 from tests.test_forecaster import data, trainer
 
 TINY = ("model=nano", "model.dim=32", "model.depth=2", "model.capacity.max_patches=32")
@@ -162,12 +162,6 @@ def first_stage(call: Any, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def scores(run_dir: Path) -> str:
-    """The last line of the newest log."""
-    newest = max((run_dir / "log").iterdir(), key=lambda path: int(path.name.removeprefix("version_")))
-    return (newest / "metrics.csv").read_text().splitlines()[-1]
-
-
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_the_second_stage_from_the_command_line(call: Any, first_stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It grows, trains and freezes; resumed it equals the uninterrupted run; any context can be judged."""
@@ -186,19 +180,13 @@ def test_the_second_stage_from_the_command_line(call: Any, first_stage: Path, mo
     assert recorded["model"]["capacity"]["max_context"] == 4
     assert recorded["model"]["dim"] == 32
 
-    def cut(self: Forecaster) -> None:
-        if self.current_epoch == 1:
-            raise RuntimeError("power cut")
-
-    monkeypatch.setattr(Forecaster, "on_train_epoch_start", cut)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with power_cut(monkeypatch):
         call(*options, "run_dir=cut", cwd=first_stage)
-    monkeypatch.setattr(Forecaster, "on_train_epoch_start", LightningModule.on_train_epoch_start)
     other = call(*options, "resume=cut", "finetune.last_blocks=1", cwd=first_stage)
     assert "last_blocks=4, now 1" in other.stderr
     rest = call(*options, "resume=cut", cwd=first_stage)
     assert rest.returncode == 0, rest.stderr
-    assert scores(first_stage / "cut") == scores(first_stage / "ar4")
+    assert last_scores(first_stage / "cut") == last_scores(first_stage / "ar4")
 
     for context in (1, 3):
         judging = ("checkpoint=ar4", "data=waves.yaml", f"context={context}", "figures=false")

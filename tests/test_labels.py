@@ -88,7 +88,6 @@ def test_durations_are_times_too(model: Morph) -> None:
 
 
 def test_dates_of_other_calendars(model: Morph) -> None:
-    pytest.importorskip("cftime")
     times = xr.date_range("2001-02-27", periods=5, freq="6h", calendar="noleap", use_cftime=True)
     data = flow().assign_coords(time=times)
     data.time.encoding = {"units": "hours since 2000-01-01", "calendar": "noleap"}

@@ -11,13 +11,12 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from lightning import LightningModule
 from torch import Tensor
 
 from morph.checkpoint import load_checkpoint, read_checkpoint
 from morph.finetune import PARTS
-from morph.forecaster import Forecaster
 from morph.model.morph import Morph
+from tests.interruption import last_scores, power_cut
 
 TINY = ("model=nano", "model.dim=32", "model.depth=2", "model.capacity.max_patches=32", "model.field_heads=8")
 QUICK = ("mixture.steps_per_epoch=3", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu")
@@ -103,25 +102,14 @@ def test_the_adapter_of_a_run_is_its_best_checkpoint(call: Any, pretrained: Path
     assert same[0] == same[1]
 
 
-def scores(run_dir: Path) -> str:
-    newest = max((run_dir / "log").iterdir(), key=lambda path: int(path.name.removeprefix("version_")))
-    return (newest / "metrics.csv").read_text().splitlines()[-1]
-
-
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_resumed_run_with_factors_equals_the_uninterrupted_one(
     call: Any, pretrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert call(*TUNE, "run_dir=whole", cwd=pretrained).returncode == 0
 
-    def cut(self: Forecaster) -> None:
-        if self.current_epoch == 1:
-            raise RuntimeError("power cut")
-
-    monkeypatch.setattr(Forecaster, "on_train_epoch_start", cut)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with power_cut(monkeypatch):
         call(*TUNE, "run_dir=cut", cwd=pretrained)
-    monkeypatch.setattr(Forecaster, "on_train_epoch_start", LightningModule.on_train_epoch_start)
     elsewhere = [option.replace("=base", "=other") for option in TUNE]
     assert call("morph.train", *TINY, *QUICK, "data=slow.yaml", "window.context=3", "seed=1", "run_dir=other",
                 cwd=pretrained).returncode == 0  # fmt: skip
@@ -131,7 +119,7 @@ def test_a_resumed_run_with_factors_equals_the_uninterrupted_one(
         assert "belongs to a run with other options: finetune." in other.stderr, other.stderr
     rest = call(*TUNE, "resume=cut", cwd=pretrained)
     assert rest.returncode == 0, rest.stderr
-    assert scores(pretrained / "cut") == scores(pretrained / "whole")
+    assert last_scores(pretrained / "cut") == last_scores(pretrained / "whole")
     whole, resumed = weights_of(pretrained / "whole"), weights_of(pretrained / "cut")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 

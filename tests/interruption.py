@@ -1,0 +1,32 @@
+"""A run that ends in the middle, and what runs are compared by."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from lightning import LightningModule
+
+from morph.forecaster import Forecaster
+
+__all__ = ["last_scores", "power_cut"]
+
+
+@contextmanager
+def power_cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs in here end with an error as their second epoch begins."""
+
+    def cut(self: Forecaster) -> None:
+        if self.current_epoch == 1:
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(Forecaster, "on_train_epoch_start", cut)
+    with pytest.raises(RuntimeError, match="power cut"):
+        yield
+    monkeypatch.setattr(Forecaster, "on_train_epoch_start", LightningModule.on_train_epoch_start)
+
+
+def last_scores(run_dir: Path) -> str:
+    """The last line of the newest log of a run."""
+    newest = max((run_dir / "log").iterdir(), key=lambda path: int(path.name.removeprefix("version_")))
+    return (newest / "metrics.csv").read_text().splitlines()[-1]
