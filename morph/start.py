@@ -1,6 +1,7 @@
 """What a training run starts from: a new model, or that of a checkpoint, as it is or made ready for fine-tuning."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.utils import instantiate
@@ -8,12 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from morph.checkpoint import Checkpoint, base_of, find_checkpoint, read_checkpoint
 from morph.command import defaults, given
+from morph.data.catalogue import find_datasets, own_files
 from morph.data.module import MixtureDataModule
 from morph.finetune import grow, lora_layers, renew
 from morph.model.adapter import add_adapter
 from morph.model.morph import Capacity, Morph
 
-__all__ = ["Start", "starting_checkpoint", "starting_model"]
+__all__ = ["Start", "open_data", "starting_checkpoint", "starting_model"]
 
 _NORMALISATION = "model.normalisation="
 # What is new in a grown model is trained, also where the level leaves its part alone, at the rates of level 3.  (A
@@ -60,6 +62,33 @@ def starting_checkpoint(config: DictConfig) -> Checkpoint | None:
     if checkpoint.adapter:
         print(f"{config.checkpoint}: its adapter is merged into the weights")
     return checkpoint
+
+
+def open_data(plain: Mapping[str, Any]) -> MixtureDataModule:
+    """The data of a run's configuration, generated where they are missing, and open.
+
+    Raises:
+        ValueError: All that can be wrong with them.
+    """
+    options: dict[str, Any] = {
+        "data_dir": str(Path(plain["data_dir"]).absolute()),
+        "level": plain["level"],
+        "suite_seed": plain["suite_seed"],
+    }
+    datasets = find_datasets(plain["data"], options)
+    data = MixtureDataModule(
+        datasets,
+        batch_size=plain["batch_size"],
+        num_trajectories=plain["num_trajectories"],
+        seed=plain["seed"],
+        options={**options, "files": own_files(plain["data"])},
+        **plain["window"],
+        **plain["loader"],
+        **plain["mixture"],
+    )
+    data.prepare_data()
+    data.setup("fit")
+    return data
 
 
 def starting_model(config: DictConfig, checkpoint: Checkpoint | None, data: MixtureDataModule) -> Start:

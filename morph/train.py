@@ -9,13 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from morph.checkpoint import find_checkpoint, keep_adapter, read_checkpoint
 from morph.command import command
-from morph.data.catalogue import find_datasets, own_files
-from morph.data.module import MixtureDataModule
 from morph.execution import device, dtype, precision, set_execution, strategy
 from morph.forecaster import Forecaster
 from morph.progress import quiet_warnings
 from morph.run_folder import RunRecord, check_resume, claim, folder_of
-from morph.start import starting_checkpoint, starting_model
+from morph.start import open_data, starting_checkpoint, starting_model
 
 OmegaConf.register_new_resolver("run_folder", folder_of, replace=True)
 
@@ -27,30 +25,11 @@ def main(config: DictConfig) -> None:
     seed_everything(config.seed, verbose=False)
     run_dir = Path(config.run_dir)
     resume = find_checkpoint(config.resume, prefer="last") if config.resume else None
-    options: dict[str, Any] = {
-        "data_dir": str(Path(config.data_dir).absolute()),
-        "level": config.level,
-        "suite_seed": config.suite_seed,
-    }
     checkpoint = starting_checkpoint(config)
-    datasets = find_datasets(config.data, options)
-    options["files"] = own_files(config.data)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if checkpoint and config.window.context is None:
         plain["window"]["context"] = checkpoint.trained_on.context
-    data = MixtureDataModule(
-        datasets,
-        batch_size=plain["batch_size"],
-        num_trajectories=plain["num_trajectories"],
-        seed=config.seed,
-        options=options,
-        **plain["window"],
-        **plain["loader"],
-        **plain["mixture"],
-    )
-    # All that can be wrong with the data comes out before a run is replaced.
-    data.prepare_data()
-    data.setup("fit")
+    data = open_data(plain)
     start = starting_model(config, checkpoint, data)
     forecaster = Forecaster(
         start.model,
@@ -79,7 +58,7 @@ def main(config: DictConfig) -> None:
         precision=computed_in,
         strategy=strategy(config.trainer.strategy, config.trainer.devices, config.trainer.get("num_nodes", 1)),
         logger=instantiate(config.logger),
-        callbacks=[*callbacks.values(), RunRecord(run_dir, DictConfig({**plain, "datasets": datasets}), resume)],
+        callbacks=[*callbacks.values(), RunRecord(run_dir, DictConfig({**plain, "datasets": data.datasets}), resume)],
     )
     trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
     if trainer.interrupted or trainer.received_sigterm:
@@ -88,8 +67,10 @@ def main(config: DictConfig) -> None:
         if start.base and "all" not in forecaster.parts and any((run_dir / "checkpoints").glob("*.ckpt")):
             # Read again: the weights of the first reading were those that were trained.
             before = read_checkpoint(config.checkpoint, base=config.base)
-            files = keep_adapter(run_dir / "adapter", read_checkpoint(run_dir), before)
-            print(f"What it learned, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB: {run_dir / 'adapter'}")
+            size = sum(
+                path.stat().st_size for path in keep_adapter(run_dir / "adapter", read_checkpoint(run_dir), before)
+            )
+            print(f"What it learned, {size / 1e6:.1f} MB: {run_dir / 'adapter'}")
         print(f"Checkpoints in {run_dir / 'checkpoints'}.  Judge them:  python -m morph.evaluate checkpoint={run_dir}")
 
 
