@@ -2,17 +2,22 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning.fabric.utilities import move_data_to_device
 from torch import nn
 
 from morph.baselines import NAIVE
 from morph.checkpoint import Checkpoint, base_for, find_checkpoint, read_checkpoint, run_of
+from morph.cost import forecast_cost
+from morph.data.adapter import DatasetAdapter
+from morph.data.windows import Windows
 from morph.layout import Conditions, Context, DatasetSpec, State, Statistics
 from morph.model.surrogate import Surrogate
 
-__all__ = ["Compared", "differences", "named", "read_compared", "training", "with_own_scales"]
+__all__ = ["Compared", "costs", "differences", "named", "read_compared", "training", "with_own_scales"]
 
 _RESERVED = ("model", *NAIVE, "one_step", "rollout", "truth", "control")
 
@@ -114,6 +119,39 @@ def with_own_scales(model: Surrogate, spec: DatasetSpec) -> nn.Module:
     """The model with the scales with which it was trained on a data set, whatever those of the others are."""
     statistics = None if model.trained_on is None else model.trained_on.scales_of(spec)
     return model if statistics is None else _OwnScales(model, statistics)
+
+
+def costs(
+    checkpoints: Mapping[str, Checkpoint],
+    models: Mapping[str, nn.Module],
+    adapter: DatasetAdapter,
+    contexts: Mapping[str, int],
+    batch_size: int,
+    device: str,
+) -> dict[str, dict[str, float | None]]:
+    """What each model costs on a data set, by name: `parameters`; `gflop` and `inference_ms`, of a step of a sample;
+    `training_seconds` of its run, None where its checkpoint does not say.
+
+    Args:
+        checkpoints: By name.
+        models: By name, on the device.
+        adapter: The data set.
+        contexts: Frames that each sees.
+        batch_size: Samples that are forecast at once.
+        device: Where.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    for name, model in models.items():
+        windows = Windows(adapter, contexts[name])
+        size = min(batch_size, len(windows))
+        batch = move_data_to_device(windows.batch(range(size)), device)
+        step = partial(model, batch.context, batch.conditions)
+        found[name] = {
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            **forecast_cost(step, size, device),
+            "training_seconds": checkpoints[name].seconds,
+        }
+    return found
 
 
 def training(name: str, checkpoint: Checkpoint, context: int) -> str:

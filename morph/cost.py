@@ -14,7 +14,16 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-__all__ = ["Products", "Work", "count_operations", "least_times", "matrix_product", "peak_memory", "products"]
+__all__ = [
+    "Products",
+    "Work",
+    "count_operations",
+    "forecast_cost",
+    "least_times",
+    "matrix_product",
+    "peak_memory",
+    "products",
+]
 
 Work = Callable[[], object]
 """What is measured, such as a training step."""
@@ -159,3 +168,18 @@ def _profile(**options: Any) -> Iterator[profile]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def forecast_cost(forecast: Callable[[], object], samples: int, device: str) -> dict[str, float]:
+    """What one step of a forecast costs per sample: `gflop`, see `count_operations`, and `inference_ms`, the least of
+    three times.
+
+    Args:
+        forecast: One step of some samples at once.
+        samples: How many.
+        device: Where it computes.
+    """
+    with torch.no_grad():  # in inference mode torch shows composite operations, which have no formula
+        operations = count_operations(forecast)
+        (seconds,) = least_times([forecast], device, repeats=3)
+    return {"gflop": operations / samples / 1e9, "inference_ms": 1e3 * seconds / samples}

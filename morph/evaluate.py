@@ -15,7 +15,7 @@ from rich.progress import Progress, TimeElapsedColumn
 from morph.baselines import NAIVE
 from morph.checkpoint import Checkpoint, base_for, find_checkpoint, read_checkpoint, run_of
 from morph.command import command, defaults
-from morph.comparison import Compared, differences, named, read_compared, training, with_own_scales
+from morph.comparison import Compared, costs, differences, named, read_compared, training, with_own_scales
 from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, is_entry, open_split, prepare
 from morph.data.subset import with_statistics
@@ -87,9 +87,17 @@ def main(config: DictConfig) -> None:
     console = Console()
     _tell_training(checkpoint, context, compared)
     contexts = {name: one.context for name, one in compared.items()}
+    device = choose_device(config.device)
+    models = {name: model.to(device) for name, model in models.items()}
     scores = _judge(models, context, contexts, adapters, batch_sizes, ensemble, config, console)
+    checkpoints = {"model": checkpoint, **{name: one.checkpoint for name, one in compared.items()}}
+    sees = {"model": context, **contexts}
     summaries = {
-        name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.trained_on.names}
+        name: {
+            **summarise(of_dataset.metrics),
+            "zero_shot": name not in checkpoint.trained_on.names,
+            "cost": costs(checkpoints, models, adapters[name], sees, batch_sizes[name], device),
+        }
         for name, of_dataset in scores.items()
     }
     _write(folder, scores, summaries, config.figures)
@@ -175,16 +183,15 @@ def _judge(
     config: DictConfig,
     console: Console,
 ) -> dict[str, Scores]:
-    device = choose_device(config.device)
-    models = {name: model.to(device) for name, model in models.items()}
-    ours = models.pop("model")
+    others_of = dict(models)
+    ours = others_of.pop("model")
     members = 0 if ensemble is None else ensemble.members
     scores = {}
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True) as progress:
         for name, adapter in adapters.items():
             task = progress.add_task(name, total=work(adapter, context, config.steps, config.one_step_windows, members))
             spec = replace(adapter.spec, name=name)
-            others = {other: with_own_scales(model, spec) for other, model in models.items()}
+            others = {other: with_own_scales(model, spec) for other, model in others_of.items()}
             forecasts: dict[str, Forecast] = {"model": ours, **NAIVE, **others}
             scores[name] = score(
                 forecasts,
@@ -197,7 +204,7 @@ def _judge(
                 valid_threshold=config.valid_threshold,
                 ensemble=ensemble,
                 keep=config.keep,
-                device=device,
+                device=choose_device(config.device),
                 advance=partial(progress.advance, task),
             )
             if not console.is_terminal:  # a log file shows no bar

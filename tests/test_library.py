@@ -175,13 +175,18 @@ def test_a_run_from_training_to_evaluation(
     torch.testing.assert_close(one(context), other(context), rtol=0, atol=0)
     done = call("morph.evaluate", "checkpoint=run", "one_step_windows=2", "steps=2", "figures=false", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())["swe2d"]
+    cost = found["cost"]["model"]
+    assert cost["parameters"] == sum(p.numel() for p in one.parameters())
     if name in NAIVE:
-        found = json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())["swe2d"]
+        assert cost["gflop"] == 0
         assert found["one_step_vrmse"] == found[f"{name}_vrmse"]
         assert found["rollout_vrmse"] == found[f"{name}_rollout_vrmse"]
     else:
-        assert checkpoint.seconds is not None
-        assert checkpoint.seconds > 0
+        known = torch.ones(2, 2, dtype=torch.bool)
+        assert cost["gflop"] * 1e9 == pytest.approx(count_operations(lambda: one(context, Conditions(known))))
+        assert cost["training_seconds"] == checkpoint.seconds > 0
+        assert cost["inference_ms"] > 0
 
 
 def test_a_resumed_run_of_an_operator_is_the_uninterrupted_one(

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from morph.layout import Conditions, Context, State
 from morph.model.surrogate import Capacity, Surrogate
@@ -25,10 +26,14 @@ class Naive(Surrogate):
         ValueError: An option is unknown, or linear extrapolation is to see one frame.
     """
 
+    increment: Tensor
+
     def __init__(
         self, *, capacity: Capacity | Mapping[str, int], base: str = "persistence", normalisation: str = "context"
     ) -> None:
         super().__init__(capacity, Normalisation(normalisation, "increment", base))
+        # A tensor of its own: it tells the device, and a file of weights needs one.
+        self.register_buffer("increment", torch.zeros(()))
         self._options = {"capacity": asdict(self.capacity), "base": base, "normalisation": normalisation}
 
     @property
@@ -38,4 +43,4 @@ class Naive(Surrogate):
 
     def output(self, frames: Context, conditions: Conditions) -> State:
         """No increment."""
-        return torch.zeros_like(frames[:, -1])
+        return self.increment.expand_as(frames[:, -1])
