@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from data_adapters.suite.systems import SYSTEMS
 from experiments.baselines import results
 from experiments.baselines.results import NAIVE, WINDOWS
+from morph.metrics.aggregate import average_rank, geometric_mean, interval
 
 matplotlib.use("Agg")
 
@@ -76,39 +77,30 @@ def overall(errors: Errors) -> dict[str, dict[str, Any]]:
     systems = list(errors["persistence"])
     complete = {name: of for name, of in errors.items() if set(of) == set(systems)}
     means = {name: np.array([np.mean(of[system]) for system in systems]) for name, of in complete.items()}
-    ranks = dict(zip(means, _ranks(np.stack(list(means.values()))).mean(1), strict=True))
+    ranks = dict(zip(means, average_rank(np.stack(list(means.values()), -1)), strict=True))
     naive = np.minimum(means["persistence"], means["extrapolation"])
     scores = {}
     for name, of in complete.items():
         ratios = [np.array(of[system]) / errors["persistence"][system][0] for system in systems]
         low, high = _interval(ratios)
         scores[name] = {
-            "ratio": _geometric_mean(np.concatenate(ratios)), "low": low, "high": high, "rank": ranks[name],
+            "ratio": _mean(np.concatenate(ratios)), "low": low, "high": high, "rank": ranks[name],
             "better": int((means[name] < naive).sum()), "systems": len(systems),
         }  # fmt: skip
     return scores
 
 
-def _geometric_mean(values: np.ndarray) -> float:
-    return float(np.exp(np.mean(np.log(values))))
-
-
-def _ranks(table: np.ndarray) -> np.ndarray:
-    """Rank of each row in each column, 1 the lowest; equal ones share the mean of theirs."""
-    below = (table[None] < table[:, None]).sum(1)
-    equal = (table[None] == table[:, None]).sum(1)
-    return below + (equal + 1) / 2
+def _mean(ratios: np.ndarray) -> float:
+    return float(geometric_mean(ratios[None])[0])
 
 
 def _interval(ratios: Sequence[np.ndarray]) -> tuple[float, float]:
     rng = np.random.default_rng(0)
-    logs = [np.log(values) for values in ratios]
     drawn = [
-        np.mean([rng.choice(logs[k], len(logs[k])).mean() for k in rng.integers(len(logs), size=len(logs))])
+        np.concatenate([rng.choice(ratios[k], len(ratios[k])) for k in rng.integers(len(ratios), size=len(ratios))])
         for _ in range(RESAMPLED)
     ]
-    low, high = np.exp(np.sort(drawn)[[round(0.025 * RESAMPLED), round(0.975 * RESAMPLED) - 1]])
-    return float(low), float(high)
+    return interval(np.array([_mean(of) for of in drawn]))
 
 
 def losses(rows: Sequence[Mapping[str, Any]], budget: str, window: str, morph: str) -> dict[str, dict[str, float]]:
@@ -257,7 +249,7 @@ def best_rates(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[float, float
     for row in rows:
         ratio = row["one_step"] / row["persistence_one_step"]
         found.setdefault(row["model"], {}).setdefault(row["lr"], []).append(ratio)
-    means = {model: {lr: _geometric_mean(np.array(of)) for lr, of in rates.items()} for model, rates in found.items()}
+    means = {model: {lr: _mean(np.array(of)) for lr, of in rates.items()} for model, rates in found.items()}
     return {model: dict(sorted(rates.items(), key=lambda pair: pair[1])) for model, rates in means.items()}
 
 
