@@ -13,9 +13,11 @@ from torch import Tensor
 from morph.layout import TrainedOn
 from morph.model.adapter import add_adapter, merge_adapter
 from morph.model.adapter_folder import Adapter, hash_of, is_adapter_folder, read_adapter, write_adapter
+from morph.model.build import build, is_description
 from morph.model.folder import is_model_folder, read_folder
 from morph.model.morph import Morph
 from morph.model.reference import infer_config, read_reference
+from morph.model.surrogate import Surrogate
 
 __all__ = [
     "Checkpoint",
@@ -42,7 +44,7 @@ _SCALARS: list[Any] = [
 class Checkpoint(NamedTuple):
     """What a checkpoint says; a published model says nothing about its training.
 
-    config: architecture, see `Morph.config`.
+    config: architecture, see `Surrogate.config`.
     weights: tensors by name.
     trained_on: context and data sets of its training; of a model that does not say, the most frames that it takes.
     options: data_dir, level and suite_seed of the training run, and `files`, the YAML files among its data sets.
@@ -50,6 +52,7 @@ class Checkpoint(NamedTuple):
     adapter: low-rank factors beside the weights, see `lora_config`; empty where there are none.
     base: of a fine-tuned model: `sha256` of the weights that it started from, and their `path`, see `base_of`.
     steps: optimiser steps of its training run until then; None where it does not say.
+    seconds: time that these took, validation left out; None where it does not say.
     """
 
     config: Mapping[str, Any]
@@ -60,6 +63,7 @@ class Checkpoint(NamedTuple):
     adapter: Mapping[str, Any] = MappingProxyType({})
     base: Mapping[str, Any] = MappingProxyType({})
     steps: int | None = None
+    seconds: float | None = None
 
     def normalised(self, wanted: str | None = None) -> "Checkpoint":
         """With a normalisation for physical frames, and a line that says so where it is not the stored one.
@@ -74,21 +78,21 @@ class Checkpoint(NamedTuple):
             print(f"normalisation={kind}: a published model expects normalised frames")
         return self._replace(config={**self.config, "normalisation": kind})
 
-    def build(self, merge: bool = False) -> Morph:
+    def build(self, merge: bool = False) -> Surrogate:
         """The model, in evaluation mode; with `merge`, an adapter is folded into the weights.
 
         It holds the tensors of `weights` themselves: training it changes them.
         """
         try:
             with torch.device("meta"):  # the weights are put in place as they are, not copied
-                model = Morph.from_config(self.config)
-                if self.adapter:
+                model = build(self.config)
+                if self.adapter and isinstance(model, Morph):
                     add_adapter(model, self.adapter)
             model.restore(self.weights)
         except (ValueError, TypeError) as error:
             raise ValueError(f"checkpoint: {error}") from error
         model.trained_on = self.trained_on
-        return merge_adapter(model) if merge and self.adapter else model
+        return merge_adapter(model) if merge and self.adapter and isinstance(model, Morph) else model
 
 
 def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
@@ -149,11 +153,11 @@ def read_checkpoint(
             read = _read_adapted(path, base)
         elif path.is_dir():
             stored, weights = read_folder(path)
-            if missing := {"dim", "mixer", "normalisation", "capacity"} - stored.keys():
-                raise ValueError(f"its config.json is not that of a Morph: it lacks {', '.join(sorted(missing))}")
+            if not is_description(stored):
+                raise ValueError(f"its config.json does not describe a model: it says {', '.join(stored) or 'nothing'}")
             trained_on = stored.pop("trained_on", None)
             read = Checkpoint(
-                {"filling": "zero", **stored},
+                _with_filling(stored),
                 weights,
                 TrainedOn.from_dict(trained_on) if trained_on else TrainedOn(stored["capacity"]["max_context"]),
             )
@@ -179,8 +183,8 @@ def load_checkpoint(
     base: str | Path | Morph | None = None,
     merge: bool = False,
     config: Mapping[str, Any] | None = None,
-) -> Morph:
-    """The model of a checkpoint, ready to forecast.
+) -> Surrogate:
+    """The model of a checkpoint, ready to forecast: a `Morph`, or a baseline.
 
     Args:
         path: A .ckpt file or the folder of a run (its best checkpoint, else its last), the folder of an export
@@ -198,7 +202,7 @@ def load_checkpoint(
     return read_checkpoint(path, config, base).build(merge)
 
 
-def base_of(model: Checkpoint | Morph, path: str | Path, base: str | Path | None = None) -> dict[str, str]:
+def base_of(model: Checkpoint | Surrogate, path: str | Path, base: str | Path | None = None) -> dict[str, str]:
     """What a fine-tuned model remembers of the one that it started from, see `Checkpoint.base`.
 
     Args:
@@ -206,7 +210,7 @@ def base_of(model: Checkpoint | Morph, path: str | Path, base: str | Path | None
         path: Where that is.
         base: If it is an adapter's folder, where its own base was, unless it is where it says.
     """
-    weights = model.state_dict() if isinstance(model, Morph) else model.weights
+    weights = model.state_dict() if isinstance(model, Surrogate) else model.weights
     places = {"path": path, **({} if base is None else {"base": base})}
     hashed = {"sha256": hash_of(weights, model.adapter)}
     return hashed | {name: str(Path(place).absolute()) for name, place in places.items()}
@@ -290,6 +294,11 @@ def _base_weights(origin: Mapping[str, Any], base: str | Path | Morph | Checkpoi
     return dict(merged.state_dict())
 
 
+def _with_filling(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A Morph's from before there was a choice filled with zeros."""
+    return dict(config) if "kind" in config else {"filling": "zero", **config}
+
+
 def _load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_SCALARS):
@@ -320,7 +329,7 @@ def _read_run(contents: Any) -> Checkpoint:
     about = contents["morph"]
     try:
         return Checkpoint(
-            {"filling": "zero", **about["model"]},  # runs from before there was a choice
+            _with_filling(about["model"]),
             {key.removeprefix("model."): value for key, value in contents["state_dict"].items()},
             TrainedOn.from_dict(about),
             about["options"],
@@ -328,6 +337,7 @@ def _read_run(contents: Any) -> Checkpoint:
             about.get("adapter", {}),
             about.get("base", {}),
             steps=contents.get("global_step"),
+            seconds=about.get("seconds"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it lacks what morph.train writes: {error!r}") from error

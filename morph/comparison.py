@@ -10,7 +10,7 @@ from torch import nn
 from morph.baselines import NAIVE
 from morph.checkpoint import Checkpoint, base_for, find_checkpoint, read_checkpoint, run_of
 from morph.layout import Conditions, Context, DatasetSpec, State, Statistics
-from morph.model.morph import Morph
+from morph.model.surrogate import Surrogate
 
 __all__ = ["Compared", "differences", "named", "read_compared", "training", "with_own_scales"]
 
@@ -22,7 +22,7 @@ class Compared(NamedTuple):
 
     path: Path
     checkpoint: Checkpoint
-    model: Morph
+    model: Surrogate
     context: int
 
 
@@ -101,17 +101,16 @@ def read_compared(paths: Mapping[str, Path], context: int, asked: bool, base: st
 class _OwnScales(nn.Module):
     """A model that sees the scales of its own training."""
 
-    def __init__(self, model: Morph, statistics: Statistics) -> None:
+    def __init__(self, model: Surrogate, statistics: Statistics) -> None:
         super().__init__()
         self.model = model
-        device = model.positions.table.device
-        self.statistics = Statistics(*(value.to(device) for value in statistics))
+        self.statistics = Statistics(*(value.to(model.device) for value in statistics))
 
     def forward(self, context: Context, conditions: Conditions) -> State:
         return self.model(context, conditions._replace(statistics=self.statistics))
 
 
-def with_own_scales(model: Morph, spec: DatasetSpec) -> nn.Module:
+def with_own_scales(model: Surrogate, spec: DatasetSpec) -> nn.Module:
     """The model with the scales with which it was trained on a data set, whatever those of the others are."""
     statistics = None if model.trained_on is None else model.trained_on.scales_of(spec)
     return model if statistics is None else _OwnScales(model, statistics)

@@ -22,7 +22,7 @@ from morph.data.subset import with_statistics
 from morph.ensemble import Ensemble, dropout_on
 from morph.execution import device as choose_device
 from morph.figures import plot_ensemble, plot_error_growth, plot_overview, plot_rollout, png
-from morph.model.morph import Morph
+from morph.model.surrogate import Surrogate
 from morph.provenance import record, write_whole
 from morph.rollout import Forecast
 from morph.scoring import Scores, check_lengths, score, work
@@ -64,10 +64,9 @@ def main(config: DictConfig) -> None:
         adapter = open_split(dataset, config.split, name)
         scales = checkpoint.trained_on.scales_of(replace(adapter.spec, name=name))
         adapters[name] = adapter = with_statistics(adapter, scales)
-        shape = (adapter.spec.num_fields, adapter.spec.num_components)
-        model.capacity.admit(f"data set {name!r}", context, *shape)
+        model.admit(f"data set {name!r}", context, adapter.spec)
         for other, one in compared.items():
-            one.model.capacity.admit(f"compare {other}: data set {name!r}", one.context, *shape)
+            one.model.admit(f"compare {other}: data set {name!r}", one.context, adapter.spec)
     batch_sizes = {
         name: dataset.get("batch_size", 1) if config.batch_size is None else config.batch_size
         for name, dataset in datasets.items()
@@ -124,7 +123,7 @@ def _trained_data(path: Path, checkpoint: Checkpoint) -> list[str]:
     return [files.get(name, name) for name in names]
 
 
-def _context(wanted: Any, trained: int, model: Morph) -> int:
+def _context(wanted: Any, trained: int, model: Surrogate) -> int:
     """How many frames the model sees: as in training unless another number is wanted."""
     most = model.capacity.max_context
     if wanted is None:
@@ -146,7 +145,7 @@ def _ensemble(config: DictConfig) -> Ensemble | None:
     return None
 
 
-def _check_dropout(models: dict[str, Morph]) -> None:
+def _check_dropout(models: dict[str, Surrogate]) -> None:
     for name, model in models.items():
         try:
             with dropout_on(model):
@@ -167,7 +166,7 @@ def _tell_training(checkpoint: Checkpoint, context: int, compared: dict[str, Com
 
 
 def _judge(
-    models: dict[str, Morph],
+    models: dict[str, Surrogate],
     context: int,
     contexts: dict[str, int],
     adapters: dict[str, DatasetAdapter],

@@ -5,7 +5,7 @@ import os
 import torch
 import torch.nn.functional as functional
 
-from morph.model.morph import Morph
+from morph.model.surrogate import Surrogate
 
 __all__ = ["ATTENTION", "check_attention", "device", "dtype", "precision", "set_execution", "strategy"]
 
@@ -70,7 +70,7 @@ def check_attention(wanted: str) -> None:
 
 
 def set_execution(
-    model: Morph,
+    model: Surrogate,
     *,
     attention: str = "auto",
     compile: bool = False,
@@ -84,14 +84,20 @@ def set_execution(
         model: Changed in place; its weights and their names are not.
         attention: Implementation of attention, of the whole process: auto (the fastest one that fits) or one of
             `ATTENTION`.
-        compile: Compile the embedding and the blocks (torch.compile), once for each shape of data.
+        compile: Compile the stages, embedding and blocks (torch.compile), once for each shape of data.
         activation_checkpointing: Keep only the tokens between two blocks, and compute the rest again for the gradient.
         device, dtype: Where and in what the model will run; an attention that does not exist there is refused.
 
     Raises:
-        ValueError: The attention is unknown, or does not exist for this device and precision.
+        ValueError: The attention is unknown, or does not exist for this device and precision; or the model has no
+            stages.
     """
     check_attention(attention)
+    for option, wanted in (("compile", compile), ("activation_checkpointing", activation_checkpointing)):
+        if wanted and not model.stages:
+            raise ValueError(
+                f"execution.{option} works on the blocks of a Morph, and this model has none; leave it out"
+            )
     for name, allow in ATTENTION.items():
         allow(attention in ("auto", name))
     try:
@@ -109,5 +115,5 @@ def set_execution(
         torch._dynamo.config.recompile_limit = _COMPILED_SHAPES
         torch._dynamo.config.accumulated_recompile_limit = 4 * _COMPILED_SHAPES
         # Block by block: all blocks share their code, so that a shape of data takes a fraction of the time.
-        for part in (model.embedding, *model.blocks):
+        for part in model.stages:
             part.compile(dynamic=False)

@@ -188,7 +188,7 @@ def train_only(model: Morph, parts: str | Sequence[str], last_blocks: int | None
     return chosen
 
 
-def count_parameters(model: Morph) -> dict[str, tuple[int, int]]:
+def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Parameters of the groups of a model: how many are trained, and how many there are."""
     counts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():

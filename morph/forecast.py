@@ -17,7 +17,7 @@ from morph.labelled.times import Clock
 from morph.labelled.values import conditions_of, read
 from morph.labelled.watch import Watch
 from morph.layout import Conditions, TrainedOn
-from morph.model.morph import Morph
+from morph.model.surrogate import Surrogate
 
 __all__ = ["Forecasting", "Frame", "forecast", "plan"]
 
@@ -53,7 +53,7 @@ class Forecasting:
         batch_size: Trajectories times members that are computed together.
     """
 
-    model: Morph
+    model: Surrogate
     dataset: xr.Dataset
     selection: Selection
     conditions: Conditions
@@ -81,7 +81,7 @@ class Forecasting:
                 watch.start(context)
             filled = fill_absent(torch.from_numpy(context), len(self.context), self.conditions)
             known = self.conditions._replace(absent=filled.absent)
-            start = filled.frames.to(next(self.model.parameters()).device)
+            start = filled.frames.to(self.model.device)
             states = rollouts(self.model, start, self.steps, known, self.ensemble, numbers, self.batch_size)
             for lead, of_members in enumerate(states):
                 of_members = of_members.cpu()
@@ -101,7 +101,7 @@ class Forecasting:
 
 
 def plan(
-    model: Morph,
+    model: Surrogate,
     dataset: xr.Dataset,
     steps: int,
     *,
@@ -172,7 +172,7 @@ def plan(
 
 
 def forecast(
-    model: Morph, dataset: xr.Dataset, steps: int, *, device: torch.device | str | None = None, **options: Any
+    model: Surrogate, dataset: xr.Dataset, steps: int, *, device: torch.device | str | None = None, **options: Any
 ) -> xr.Dataset:
     """Continue labelled data by `steps` frames.
 
@@ -261,7 +261,7 @@ def _ensemble(members: int, perturbation: float | None, dropout: bool, seed: int
     return None
 
 
-def _window(model: Morph, known: TrainedOn | None, context: int | None, last: int) -> range:
+def _window(model: Surrogate, known: TrainedOn | None, context: int | None, last: int) -> range:
     """The frames of context, which end with `last`."""
     most = model.capacity.max_context
     length = context if context is not None else known.context if known else most

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -18,6 +19,7 @@ from morph.finetune import train_only
 from morph.layout import Batch, Target
 from morph.metrics import is_defined, vrmse
 from morph.model.morph import Morph
+from morph.model.surrogate import Surrogate
 from morph.rollout import Forecast, unroll
 
 __all__ = ["Forecaster", "NonFiniteError", "forecast_loss", "warmup_cosine"]
@@ -83,7 +85,7 @@ class Forecaster(LightningModule):
 
     def __init__(
         self,
-        model: Morph,
+        model: Surrogate,
         optimizer: Callable[..., Optimizer],
         schedule: Callable[..., LambdaLR] | None = warmup_cosine,
         weight_decay: float = 0.01,
@@ -103,8 +105,11 @@ class Forecaster(LightningModule):
         self._before = () if known is None else tuple(sorted(known.names))
         self.parts: dict[str, list[Tensor]] = {}
         if finetune is not None:
+            if not isinstance(model, Morph):
+                raise ValueError("finetune is for a Morph, and this model is none")
             self.parts = train_only(model, list(self.finetune["train"]), self.finetune.get("last_blocks"))
         self._scores: dict[str, Tensor] = {}
+        self._watch = Stopwatch()
 
     @property
     def trained(self) -> dict[str, Any]:
@@ -132,13 +137,29 @@ class Forecaster(LightningModule):
                 "finetune.train: time_attention has no effect on a context of one frame; raise window.context"
             )
         for name, spec in data.specs.items():
-            shape = (data.context, spec.num_fields, spec.num_components)
-            self.model.capacity.admit(f"data set {name!r}", *shape)
+            self.model.admit(f"data set {name!r}", data.context, spec)
             if self.model.normalisation.kind == "dataset" and data.train[name].adapter.statistics is None:
                 raise ValueError(
                     f"data set {name!r}: normalisation=dataset needs the statistics of its training split, and there "
                     f"are none; python -m data_adapters.check dataset={name} stores them, or take normalisation=context"
                 )
+
+    def on_train_start(self) -> None:
+        """Time counts from here, except for validation."""
+        self._watch.start()
+
+    def on_validation_start(self) -> None:
+        """Time stands still."""
+        self._watch.stop()
+
+    def on_validation_end(self) -> None:
+        """Time goes on, unless it was the validation before training."""
+        if not self.trainer.sanity_checking:
+            self._watch.start()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Time of the run until then."""
+        self._watch = Stopwatch(checkpoint["morph"].get("seconds", 0.0))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the batch's number in the run and the rank."""
@@ -215,9 +236,7 @@ class Forecaster(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        # Whatever is not a matrix or a kernel of a layer is a scale, an offset, a query or a position.
-        layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-        decayed = {id(module.weight) for module in self.model.modules() if isinstance(module, layers)}
+        decayed = {id(weight) for weight in self.model.kernels}
         parts: Mapping[str, Sequence[Tensor]] = self.parts or {"all": list(self.model.parameters())}
         groups = []
         for part, parameters in parts.items():
@@ -255,7 +274,33 @@ class Forecaster(LightningModule):
             "plan": data.plan | self.trained,
             "adapter": dict(self.model.adapter),
             "base": self.base,
+            "seconds": self._watch.seconds,
         }
+
+
+class Stopwatch:
+    """Seconds between starts and stops.
+
+    Args:
+        seconds: That it shows in the beginning.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Until now."""
+        return self._seconds + (0.0 if self._since is None else perf_counter() - self._since)
+
+    def start(self) -> None:
+        """Go on."""
+        self._seconds, self._since = self.seconds, perf_counter()
+
+    def stop(self) -> None:
+        """Stand still."""
+        self._seconds, self._since = self.seconds, None
 
 
 def _options(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:

@@ -24,7 +24,7 @@ from morph.forecast_input import Input, open_input
 from morph.labelled.results import LEAD
 from morph.labelled.watch import Watch
 from morph.layout import DatasetSpec
-from morph.model.morph import Morph
+from morph.model.surrogate import Surrogate
 from morph.provenance import write_whole
 from morph.tables import range_table
 
@@ -83,7 +83,7 @@ def _output(config: DictConfig) -> Path:
     return output
 
 
-def _options(config: DictConfig, given: Input, model: Morph) -> dict[str, Any]:
+def _options(config: DictConfig, given: Input, model: Surrogate) -> dict[str, Any]:
     """What `plan` is told."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     options = {key: plain[key] for key in _PLAN}

@@ -19,7 +19,7 @@ from morph.forecaster import Forecaster
 from morph.provenance import record
 from morph.tables import parameter_table
 
-__all__ = ["RunRecord", "check_resume", "claim", "folder_of"]
+__all__ = ["RunRecord", "check_resume", "claim", "folder_of", "score_only"]
 
 _RUN_DIR = "MORPH_RUN_DIR"
 _WRITTEN = ("checkpoints", "adapter", "log", "wandb", "figures", "evaluation")
@@ -95,6 +95,13 @@ def _differences(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str)
     return [f"{prefix}{key}={stored.get(key)}, now {value}" for key, value in now.items() if stored.get(key) != value]
 
 
+def score_only(trainer: Trainer, forecaster: Forecaster, data: MixtureDataModule, run_dir: Path) -> None:
+    """What is left of a run of a model without parameters: its scores in validation, and a checkpoint."""
+    print("This model has no parameters: nothing is trained, and its checkpoint serves as any other's")
+    trainer.validate(forecaster, data, verbose=False)
+    trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+
+
 class RunRecord(Callback):
     """Once everything is built and open: says what is trained, and writes the configuration and its origin down."""
 
@@ -102,6 +109,12 @@ class RunRecord(Callback):
         self.run_dir = run_dir
         self.config = config
         self.resume = resume
+
+    @rank_zero_only
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Of a model that has nothing to train."""
+        if stage == "validate":
+            record(self.run_dir, self.config, "train")
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

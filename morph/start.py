@@ -13,7 +13,8 @@ from morph.data.catalogue import find_datasets, own_files
 from morph.data.module import MixtureDataModule
 from morph.finetune import grow, lora_layers, renew
 from morph.model.adapter import add_adapter
-from morph.model.morph import Capacity, Morph
+from morph.model.morph import Morph
+from morph.model.surrogate import Capacity, Surrogate
 
 __all__ = ["Start", "open_data", "starting_checkpoint", "starting_model"]
 
@@ -35,7 +36,7 @@ class Start(NamedTuple):
     needs: paths of the checkpoints without which the run's own cannot be made or used.
     """
 
-    model: Morph
+    model: Surrogate
     finetune: dict[str, Any] | None = None
     base: dict[str, str] | None = None
     needs: tuple[str, ...] = ()
@@ -105,12 +106,20 @@ def starting_model(config: DictConfig, checkpoint: Checkpoint | None, data: Mixt
         ValueError: An option contradicts the checkpoint or would be ignored, or the data exceed what its model takes.
     """
     if checkpoint is None:
-        model: Morph = instantiate(config.model)
-        return Start(model)
-    model = checkpoint.build(merge=True)
+        return Start(_new_model(config, data))
+    found = checkpoint.build(merge=True)
+    if not isinstance(found, Morph):
+        for option in ("finetune", "grow"):
+            if config.get(option):
+                raise ValueError(
+                    f"{option} is for a Morph, and {config.checkpoint} holds a {checkpoint.config['kind']}; "
+                    "leave it out: without it all of the model is trained further"
+                )
+        return Start(found.train(), needs=_needs(config, checkpoint))
+    model = found
     stated: Any = OmegaConf.to_container(config.finetune, resolve=True) if config.get("finetune") else None
     base = base_of(checkpoint, find_checkpoint(config.checkpoint), config.base) if stated else None
-    needs = tuple(map(str, filter(None, (config.checkpoint, config.base, checkpoint.base.get("path")))))
+    needs = _needs(config, checkpoint)
     before = model.capacity
     model = _grown(model, config, data)
     if stated is None:
@@ -132,6 +141,33 @@ def starting_model(config: DictConfig, checkpoint: Checkpoint | None, data: Mixt
     elif "lora" in finetune["train"]:
         raise ValueError("finetune.train.lora: there are no factors to train; give finetune.lora, or leave it out")
     return Start(model.train(), finetune, base, needs)
+
+
+def _new_model(config: DictConfig, data: MixtureDataModule) -> Surrogate:
+    """With what the configuration leaves to the data.
+
+    Raises:
+        ValueError: It takes one number of dimensions, and the data has several.
+    """
+    dimensions = {name: len(spec.axes) for name, spec in data.specs.items()}
+    capacity = {
+        "max_context": data.context,
+        "max_fields": max(spec.num_fields for spec in data.specs.values()),
+        "max_components": max(spec.num_components for spec in data.specs.values()),
+    }
+    of_data: dict[str, Any] = {"dimensions": next(iter(dimensions.values())), "capacity": capacity}
+    unstated = {option: value for option, value in of_data.items() if config.model.get(option, option) is None}
+    if "dimensions" in unstated and len(set(dimensions.values())) > 1:
+        found = ", ".join(f"{name} is {count}-D" for name, count in dimensions.items())
+        raise ValueError(
+            f"model.dimensions: this model takes data of one number of dimensions, and {found}; train one for each"
+        )
+    model: Surrogate = instantiate(config.model, **unstated)
+    return model
+
+
+def _needs(config: DictConfig, checkpoint: Checkpoint) -> tuple[str, ...]:
+    return tuple(map(str, filter(None, (config.checkpoint, config.base, checkpoint.base.get("path")))))
 
 
 def _grown(model: Morph, config: DictConfig, data: MixtureDataModule) -> Morph:

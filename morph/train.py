@@ -12,7 +12,7 @@ from morph.command import command
 from morph.execution import device, dtype, precision, set_execution, strategy
 from morph.forecaster import Forecaster
 from morph.progress import quiet_warnings
-from morph.run_folder import RunRecord, check_resume, claim, folder_of
+from morph.run_folder import RunRecord, check_resume, claim, folder_of, score_only
 from morph.start import open_data, starting_checkpoint, starting_model
 
 OmegaConf.register_new_resolver("run_folder", folder_of, replace=True)
@@ -60,7 +60,10 @@ def main(config: DictConfig) -> None:
         logger=instantiate(config.logger),
         callbacks=[*callbacks.values(), RunRecord(run_dir, DictConfig({**plain, "datasets": data.datasets}), resume)],
     )
-    trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
+    if any(parameter.requires_grad for parameter in forecaster.parameters()):
+        trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
+    else:
+        score_only(trainer, forecaster, data, run_dir)
     if trainer.interrupted or trainer.received_sigterm:
         raise KeyboardInterrupt
     if trainer.is_global_zero:

@@ -1,69 +1,35 @@
 """The model: normalise, embed, mix, decode, denormalise."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from huggingface_hub import ModelHubMixin
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from morph.layout import AXES, Boundary, Conditions, Context, State, Tokens, TrainedOn
+from morph.layout import Conditions, Context, State, Tokens, TrainedOn
 from morph.model.decoder import Decoder
 from morph.model.embedding import PatchEmbedding, patch_shape
 from morph.model.folder import fetch, read_folder, write_folder
 from morph.model.mixer import AxialAttention, Block, Kept
+from morph.model.padding import pad
 from morph.model.position import LearnedPositions
-from morph.normalisation import Normalisation, Scales
-
-if TYPE_CHECKING:  # it takes half a second to import, and what trains does without
-    import xarray
+from morph.model.surrogate import Capacity, Surrogate
+from morph.normalisation import Normalisation
 
 __all__ = ["Capacity", "Morph"]
 
-_ALIGNMENT = 64  # bytes
 _DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+_CAPACITY = Capacity()
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """The largest problem that a model takes.
-
-    Args:
-        max_fields: Length of F.
-        max_components: Length of C.
-        max_context: Frames of context T.
-        max_patches: Rows of the position table; more or fewer patches are interpolated.
-    """
-
-    max_fields: int = 3
-    max_components: int = 3
-    max_context: int = 4
-    max_patches: int = 4096
-
-    def admit(self, what: str, context: int, fields: int, components: int) -> None:
-        """Check that data fits.
-
-        Raises:
-            ValueError: It has more frames, fields or components; begins with `what`.
-        """
-        found = {"max_context": context, "max_fields": fields, "max_components": components}
-        for name, count in found.items():
-            if count > getattr(self, name):
-                noun = "context frames" if name == "max_context" else name.removeprefix("max_")
-                raise ValueError(
-                    f"{what} has {count} {noun}, the model takes at most {getattr(self, name)}; "
-                    f"build it with model.capacity.{name}={count}"
-                )
-
-
-class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://arxiv.org/abs/2509.21670"):
+class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://arxiv.org/abs/2509.21670"):
     """Convolutional vision transformer for fields in one to three dimensions (arXiv 2509.21670).
 
     Takes and returns physical units; scales come from the context (see `Normalisation`).  `save_pretrained(folder)` and
@@ -100,7 +66,7 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         patch_size: int = 8,
         field_heads: int = 32,
         dropout: float = 0.1,
-        capacity: Capacity | Mapping[str, int] = Capacity(),
+        capacity: Capacity | Mapping[str, int] = _CAPACITY,
         resample_positions: str = "linear",
         mixer: Callable[..., nn.Module] = AxialAttention,
         normalisation: str = "context",
@@ -108,13 +74,9 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         base: str = "persistence",
         filling: str = "zero",
     ) -> None:
-        super().__init__()
+        super().__init__(capacity, Normalisation(normalisation, predict, base))
         if filling not in ("zero", "repeat"):
             raise ValueError(f"filling: expected one of zero, repeat, found {filling!r}")
-        self.capacity = capacity if isinstance(capacity, Capacity) else Capacity(**capacity)
-        self.normalisation = Normalisation(normalisation, predict, base)
-        if base == "linear" and self.capacity.max_context < 2:
-            raise ValueError("base=linear needs a context of at least 2 frames; raise model.capacity.max_context")
         self.patch_size = patch_size
         self.filling = filling
         size = self.capacity
@@ -129,11 +91,6 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         self.positions = LearnedPositions(dim, size.max_context, size.max_patches, resample_positions, dropout)
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_dim, dropout, mixer) for _ in range(depth))
         self.decoder = Decoder(dim, patch_size, size.max_fields, size.max_components, zero=predict == "increment")
-        # What it learned from, as far as it is known: forecasts of labelled data are compared with it.
-        self.trained_on: TrainedOn | None = None
-        self.adapter: dict[str, Any] = {}  # see morph.model.adapter
-        # How it is run, not what it is: see morph.execution.
-        self.activation_checkpointing = False
 
     @property
     def config(self) -> dict[str, Any]:
@@ -141,9 +98,9 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         return dict(self._options)
 
     @property
-    def stored(self) -> dict[str, Any]:
-        """`config`, with `trained_on` where that is known: what config.json of an export says."""
-        return {**self.config, **({"trained_on": self.trained_on.to_dict()} if self.trained_on else {})}
+    def stages(self) -> Sequence[nn.Module]:
+        """The embedding and the blocks."""
+        return (self.embedding, *self.blocks)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Morph":
@@ -172,22 +129,6 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
             )
         return cls(mixer=partial(found, **mixer), **options)
 
-    def restore(self, weights: Mapping[str, Tensor]) -> "Morph":
-        """Take over weights, in the precision that the model has, and turn to evaluation.
-
-        A model on the device "meta" takes the tensors themselves, so that models can share them.
-
-        Raises:
-            ValueError: A tensor is missing, unknown or of another shape.
-        """
-        kinds = {name: value.dtype for name, value in self.state_dict().items()}
-        fitting = {name: _alone(value).to(kinds.get(name)) for name, value in weights.items()}
-        try:
-            self.load_state_dict(fitting, assign=self.positions.table.is_meta)
-        except RuntimeError as error:
-            raise ValueError(f"the weights do not fit the configuration: {error}") from error
-        return self.eval()
-
     def _save_pretrained(self, save_directory: Path) -> None:
         if any(".lora_" in name for name, _ in self.named_parameters()):
             raise ValueError(
@@ -203,57 +144,28 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         config, weights = read_folder(folder)
         trained_on = config.pop("trained_on", None)
         options.pop("trained_on", None)
-        model = cls.from_config({**config, **options}).restore(weights)
+        model = cls.from_config({**config, **options})
+        model.restore(weights)
         model.trained_on = TrainedOn.from_dict(trained_on) if trained_on else None
         return model
 
-    def forward(self, context: Context, conditions: Conditions | None = None) -> State:
-        """The next frame, in physical units.
-
-        Args:
-            context: Frames in physical units, oldest first.
-            conditions: What else is known; without it every component is physical and boundaries are open.  Points that
-                it calls absent keep the value of the last frame, which must be finite.
-
-        Raises:
-            ValueError: More fields, components or frames than the model's capacity.
-        """
-        conditions = self._conditions(context, conditions)
-        scales = self.normalisation.scales(context, conditions)
-        tokens = self._mix(context, conditions, scales, last_only=True)
-        patch = patch_shape(context.shape[4:], self.patch_size)
-        output = self.decoder(tokens[:, -1], *context.shape[2:4], patch)
-        d, h, w = context.shape[4:]
-        state = self.normalisation.denormalise(output[..., :d, :h, :w].to(context.dtype), context, scales)
-        if conditions.absent is not None:
-            state = torch.where(conditions.absent, context[:, -1], state)
-        return state if conditions.all_physical else state * conditions.component_mask[..., None, None, None]
-
-    def forecast(self, dataset: "xarray.Dataset", steps: int, **options: Any) -> "xarray.Dataset":
-        """Continue labelled data by `steps` frames, see `morph.forecast.forecast`, which says what `options` there are.
-
-        Raises:
-            ValueError: The data cannot be understood, or is not like that of the training.
-        """
-        from morph.forecast import forecast
-
-        return forecast(self, dataset, steps, **options)
+    def output(self, frames: Context, conditions: Conditions) -> State:
+        """See `Surrogate.output`."""
+        tokens = self._mix(frames, conditions, last_only=True)
+        patch = patch_shape(frames.shape[4:], self.patch_size)
+        d, h, w = frames.shape[4:]
+        return self.decoder(tokens[:, -1], *frames.shape[2:4], patch)[..., :d, :h, :w]
 
     def encode(self, context: Context, conditions: Conditions | None = None) -> Tokens:
         """The tokens after the last block, for all context frames."""
         conditions = self._conditions(context, conditions)
-        return self._mix(context, conditions, self.normalisation.scales(context, conditions))
+        scales = self.normalisation.scales(context, conditions)
+        return self._mix(self.normalisation.normalise(context, scales), conditions)
 
-    def unit_of_error(self, context: Context, conditions: Conditions | None = None) -> Float[Tensor, "B F"]:
-        """The physical size of an error that the loss counts as one, per sample and field."""
-        scales = self.normalisation.scales(context, self._conditions(context, conditions))
-        return self.normalisation.unit_of_error(scales)
-
-    def _mix(self, context: Context, conditions: Conditions, scales: Scales, last_only: bool = False) -> Kept:
-        frames = self.normalisation.normalise(context, scales)
+    def _mix(self, frames: Context, conditions: Conditions, last_only: bool = False) -> Kept:
         if self.filling == "repeat" and not conditions.all_physical:
             frames = frames.where(conditions.component_mask[..., None, None, None], frames[:, :, :, :1])
-        frames = _pad(frames, self.patch_size, conditions.boundary)
+        frames = pad(frames, self.patch_size, conditions.boundary)
         tokens = self.positions(self._run(self.embedding, frames.to(self.positions.table.dtype)))
         for number, block in enumerate(self.blocks, start=1):
             tokens = self._run(block, tokens, last_only=last_only and number == len(self.blocks))
@@ -263,37 +175,6 @@ class Morph(nn.Module, ModelHubMixin, library_name="morph", paper_url="https://a
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(partial(part, **options), x, use_reentrant=False)
         return part(x, **options)
-
-    def _conditions(self, context: Context, conditions: Conditions | None) -> Conditions:
-        self.capacity.admit("the context", *context.shape[1:4])
-        if conditions is not None:
-            return conditions
-        mask = torch.ones(*context.shape[2:4], dtype=torch.bool, device=context.device)
-        return Conditions(mask, all_physical=True)
-
-
-def _alone(value: Tensor) -> Tensor:
-    """A tensor with memory of its own, which starts where torch would let it start.
-
-    A part of a larger one would keep that in memory and in files; and matrix products round differently from another
-    alignment, which a file that was mapped into memory has.
-    """
-    whole = value.nbytes == value.untyped_storage().nbytes()
-    return value if value.is_meta or (whole and value.data_ptr() % _ALIGNMENT == 0) else value.clone()
-
-
-def _pad(
-    frames: Context, patch_size: int, boundary: tuple[Boundary, Boundary, Boundary]
-) -> Float[Tensor, "B T F C D_padded H_padded W_padded"]:
-    """Grow each axis to a multiple of the patch: around the period, or by repeating the last value."""
-    for axis, kind in enumerate(boundary, start=frames.ndim - len(AXES)):
-        size = frames.shape[axis]
-        missing = -size % patch_size
-        if size > 1 and missing:
-            index = torch.arange(size + missing, device=frames.device)
-            index = index % size if kind == "periodic" else index.clamp(max=size - 1)
-            frames = frames.index_select(axis, index)
-    return frames
 
 
 def _describe(mixer: Callable[..., nn.Module]) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""The naive forecasts as models: what has nothing to learn, where a model is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from morph.layout import Conditions, Context, State
+from morph.model.surrogate import Capacity, Surrogate
+from morph.normalisation import Normalisation
+
+__all__ = ["Naive"]
+
+
+class Naive(Surrogate):
+    """Persistence (`base="persistence"`) or linear extrapolation (`base="linear"`): the increment on it is zero.
+
+    Args:
+        capacity: Largest number of fields, components and context frames.
+        base: See `Normalisation`.
+        normalisation: Of the loss that it scores.
+
+    Raises:
+        ValueError: An option is unknown, or linear extrapolation is to see one frame.
+    """
+
+    def __init__(
+        self, *, capacity: Capacity | Mapping[str, int], base: str = "persistence", normalisation: str = "context"
+    ) -> None:
+        super().__init__(capacity, Normalisation(normalisation, "increment", base))
+        self._options = {"capacity": asdict(self.capacity), "base": base, "normalisation": normalisation}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain values from which `morph.model.build` makes the same forecast."""
+        return {"kind": "naive", **self._options}
+
+    def output(self, frames: Context, conditions: Conditions) -> State:
+        """No increment."""
+        return torch.zeros_like(frames[:, -1])
