@@ -1,11 +1,13 @@
 """The study of baselines: its plan and scores by hand, and a small one from end to end."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from experiments.baselines import plan, report, results, run, speed
@@ -19,6 +21,14 @@ SPEED = {
     for system, seconds in zip(SYSTEMS, (0.1, 0.2, 0.3), strict=True)
 }
 OPTIONS = {**run.DEFAULTS, "systems": SYSTEMS, "steps": 40, "seeds": [0, 1]}
+
+
+@pytest.fixture(autouse=True)
+def _own_threads() -> Iterator[None]:
+    """The study sets the number of the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def made_up(model: str, system: str, errors: list[float], **other: Any) -> list[dict[str, Any]]:
@@ -195,25 +205,42 @@ def test_windows_of_an_evaluation_and_rates_that_are_learned_with(
 ) -> None:
     """The sweep changes what is learned, on the validation split; windows are what evaluation says of these steps."""
     monkeypatch.chdir(tmp_path)
-    where = ["level=tiny", f"data_dir={suite_root}"]
-    study = [*where, "out=study", "systems=[dr1d]", "rate_systems=[dr1d]", "models=[nano]", "steps=3", "repeats=1"]
+    study = [
+        "run", "level=tiny", f"data_dir={suite_root}", "out=study", "systems=[dr1d]", "rate_systems=[dr1d]", "steps=3",
+        "models=[fno,unet]", "repeats=1", "options.nano=[model.dim=32,model.depth=1]", "options.unet=[model.width=8]",
+        "options.fno=[model.width=8,model.modes=4,model.depth=1]",
+    ]  # fmt: skip
     kept: list[xr.Dataset] = []
     monkeypatch.setattr(
         run.results, "errors", lambda metrics, of=results.errors: kept.append(metrics.load()) or of(metrics)
     )
     for part in ("speed", "rates"):
-        monkeypatch.setattr(sys, "argv", ["run", *study, f"part={part}", "options.nano=[model.dim=32,model.depth=1]"])
+        monkeypatch.setattr(sys, "argv", [*study, f"part={part}"])
         run.main()
     rows = results.read(tmp_path / "study", "results_rates")
-    assert [row["lr"] for row in rows] == list(plan.RATES)
-    assert len({row["one_step"] for row in rows}) == 3
-    assert f"| {min(rows, key=lambda row: row['one_step'])['lr']:g} |\n" in capsys.readouterr().out
+    assert [(row["model"], row["lr"]) for row in rows] == [(name, lr) for name in ("fno", "unet") for lr in plan.RATES]
+    assert len({row["one_step"] for row in rows}) == 6
+    assert len({row["parameters"] for row in rows}) == 2
+    best = min(rows[:3], key=lambda row: row["one_step"])
+    assert f" | {best['lr']:g} |\n| U-Net |" in capsys.readouterr().out
     metrics = kept[0]
     assert metrics.sizes["lead_time"] == 21 - plan.CONTEXT
     by_step = metrics.rollout.sel(metric="vrmse", forecast="model").mean(["trajectory", "field"]).values
     assert rows[0]["6:12"] == pytest.approx(sum(by_step[5:12]) / 7)
     assert rows[0]["13:30"] == pytest.approx(sum(by_step[12:]) / 5)
     assert rows[0]["rollout"] == pytest.approx(by_step.mean())
+
+
+def test_the_commands_of_its_readme_have_these_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = Path(run.__file__).with_name("README.md").read_text()
+    shown = [c for line in text.splitlines() for c in line.split("#")[0].split(" & ") if c.startswith("python -m exp")]
+    commands = [command.split()[2:] for command in shown]
+    assert {command[0] for command in commands} == {"experiments.baselines.run"}
+    assert len(commands) == 5
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", command)
+        options = run.options_of_command_line()
+        assert all(f"{name}={options[name]}" in command for name in options if options[name] != run.DEFAULTS[name])
 
 
 @pytest.mark.parametrize(

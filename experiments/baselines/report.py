@@ -43,7 +43,9 @@ def write(out: Path) -> None:
     order = {name: number for number, name in enumerate(SYSTEMS)}
     rows.sort(key=lambda row: (row["seed"], list(STYLE).index(row["model"]), order[row["system"]], row["matched"]))
     (out / "results.csv").write_text(results.as_csv(rows, results.FIELDS))
-    lines = []
+    rates = {row["model"]: f"{STYLE[row['model']][1]} {row['lr']:g}" for row in rows}
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
+    lines = [f"Seeds {seeds}; learning rates: {'; '.join(rates.values())}.", ""]
     for budget, title in BUDGETS.items():
         lines += [f"## {title}", "", *_overall_table(rows, budget), *_systems_tables(rows, budget)]
     lines += ["## Where MORPH loses", "", *_losses_list(rows)]
@@ -129,10 +131,11 @@ def _overall_table(rows: Sequence[Mapping[str, Any]], budget: str) -> list[str]:
     lines = [
         "VRMSE over persistence's, geometric mean over systems and seeds [95 % interval]; rank among the forecasts,",
         "mean over systems and these three columns; systems on which the forecast is better than both naive ones, in",
-        "each.  Ranges over systems: parameters, GFLOP of a forecast, seconds of a training, ms of a forecast.", "",
+        "each.  Ranges over systems: steps and seconds of a training, parameters, GFLOP and ms of a forecast of one",
+        "sample.", "",
         "| forecast | " + " | ".join(TITLE[window] for window in scores)
-        + " | rank | better than naive | unstable | parameters | GFLOP | training s | forecast ms |",
-        "|---" * (len(scores) + 8) + "|",
+        + " | rank | better than naive | unstable | steps | parameters | GFLOP | training s | forecast ms |",
+        "|---" * (len(scores) + 9) + "|",
     ]  # fmt: skip
     for name, (_, label) in STYLE.items():
         found = {window: of[name] for window, of in scores.items() if name in of}
@@ -151,21 +154,22 @@ def _overall_table(rows: Sequence[Mapping[str, Any]], budget: str) -> list[str]:
 def _costs(rows: Sequence[Mapping[str, Any]], budget: str, name: str) -> list[str]:
     mine = [row for row in rows if row["model"] == name and row["matched"] in (budget, "both")]
     if not mine:
-        return [""] * 5
+        return [""] * 6
     lost = np.array([[int(part) for part in row["unstable"].split("/")] for row in mine]).sum(0)
-    seconds = [row["train_s"] for row in mine]
+    whole = " for all" if name == "mix" else ""
     return [
         f"{lost[0]} of {lost[1]}",
-        _range([row["parameters"] / 1e6 for row in mine], " M"),
+        _range([row["steps"] for row in mine]) + whole,
+        _range([row["parameters"] / 1e6 for row in mine]) + " M",
         _range([row["gflop"] for row in mine]),
-        _range(seconds) + (" for all" if name == "mix" else ""),
+        _range([row["train_s"] for row in mine]) + whole,
         _range([row["inference_ms"] for row in mine]),
     ]
 
 
-def _range(values: Sequence[float], unit: str = "") -> str:
-    low, high = f"{min(values):.2g}", f"{max(values):.2g}"
-    return (low if low == high else f"{low} to {high}") + unit
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _systems_tables(rows: Sequence[Mapping[str, Any]], budget: str) -> list[str]:
@@ -232,6 +236,9 @@ def figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 axes.plot(x, y, "_" if name == "extrapolation" else "o", color=colour, ms=4, label=label, alpha=0.8)
             axes.axhline(1, color="black", lw=1, ls="--", label=STYLE["persistence"][1])
             axes.set(yscale="log", title=f"{TITLE[window]}, matched {budget}", xlim=(-0.5, len(systems) - 0.5))
+            axes.yaxis.set_major_formatter(_plain)
+            axes.yaxis.set_minor_formatter(_plain)
+            axes.tick_params(axis="y", which="both", labelsize=8)
             axes.set_xticks(range(len(systems)), systems, rotation=30, ha="right", fontsize=8)
             for place in range(1, len(systems)):
                 axes.axvline(place - 0.5, color="#dddddd", lw=0.5)
@@ -241,6 +248,10 @@ def figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     handles, labels = drawn.axes[0].get_legend_handles_labels()
     drawn.legend(handles, labels, ncols=len(labels), loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=8)
     return drawn
+
+
+def _plain(value: float, _: int | None = None) -> str:
+    return f"{value:.3g}"
 
 
 def best_rates(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[float, float]]:

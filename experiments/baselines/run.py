@@ -28,7 +28,7 @@ from experiments.baselines.plan import Run
 from morph import evaluate, train
 from morph.provenance import write_whole
 
-__all__ = ["DEFAULTS", "judging", "main", "one", "training"]
+__all__ = ["DEFAULTS", "judging", "main", "one", "options_of_command_line", "training"]
 
 PARTS = ("speed", "rates", "study", "report")
 DEFAULTS: dict[str, Any] = {
@@ -52,7 +52,7 @@ DEFAULTS: dict[str, Any] = {
 
 def main() -> None:
     """Measure and run what is missing, then write the tables and the figure."""
-    options = _options()
+    options = options_of_command_line()
     torch.set_num_threads(options["threads"])
     out = Path(options["out"])
     out.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,8 @@ def main() -> None:
         print(f"Tables in {out / 'results.md'}")
 
 
-def _options() -> dict[str, Any]:
+def options_of_command_line() -> dict[str, Any]:
+    """DEFAULTS with what the command line says; exits with a message where it says what is not possible."""
     known = OmegaConf.create(DEFAULTS)
     OmegaConf.set_struct(known, True)
     try:
