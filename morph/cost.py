@@ -1,5 +1,6 @@
 """What a computation costs: operations, time, memory, and how near it comes to what the machine can do."""
 
+import math
 import os
 import sys
 import time
@@ -55,7 +56,8 @@ def least_times(works: Sequence[Work], device: str, repeats: int) -> list[float]
 
 
 def count_operations(work: Work) -> int:
-    """Operations of its matrix products, convolutions and attention: two per multiplication and addition."""
+    """Operations of its matrix products, convolutions and attention: two per multiplication and addition, four times as
+    many of complex numbers; and of its Fourier transforms, 5 n log2 n by convention, of real numbers half of that."""
     with _Counter() as counter:
         work()
     return counter.total
@@ -71,7 +73,11 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func._overloadpacket in _FORMULAS:
-            self.total += _FORMULAS[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
+            complex_factor = 4 if any(isinstance(x, Tensor) and x.is_complex() for x in args) else 1
+            self.total += complex_factor * _FORMULAS[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
+        elif func._overloadpacket in _TRANSFORMS:
+            whole, factor = (result, 2.5) if result.is_floating_point() else (args[0], 2.5 + 2.5 * args[0].is_complex())
+            self.total += round(factor * whole.numel() * math.log2(math.prod(whole.shape[axis] for axis in args[1])))
         return result
 
 
@@ -89,6 +95,8 @@ _FORMULAS: Mapping[Any, Callable[..., int]] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_gradient,
 }
+
+_TRANSFORMS = (torch.ops.aten._fft_r2c, torch.ops.aten._fft_c2c, torch.ops.aten._fft_c2r)
 
 
 def peak_memory(work: Work, device: str) -> int:

@@ -8,6 +8,7 @@ from morph.checkpoint import Checkpoint, find_checkpoint, keep_adapter, read_che
 from morph.command import command, defaults
 from morph.model.adapter_folder import is_adapter_folder
 from morph.model.folder import is_model_folder, write_folder
+from morph.model.morph import Morph
 
 
 @command("export")
@@ -38,7 +39,8 @@ def main(config: DictConfig) -> None:
     print(f"{path}: {count / 1e6:.2f} M parameters{merged}")
     for file in files:
         print(f"  {file}  {file.stat().st_size / 1e3:,.1f} kB")
-    print(f'Load it with Morph.from_pretrained("{folder}") or checkpoint={folder}')
+    call = "Morph.from_pretrained" if isinstance(model, Morph) else "load_checkpoint"
+    print(f'Load it with {call}("{folder}") or checkpoint={folder}')
 
 
 def _write_adapter(folder: Path, path: Path, checkpoint: Checkpoint, config: DictConfig) -> None:

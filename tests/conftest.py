@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from filelock import FileLock
 from jaxtyping import install_import_hook
 
 # Before morph is imported: every jaxtyping signature is checked at every call of the tests.
@@ -67,10 +68,15 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="session")
 def suite_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder that holds the embedded suite at level tiny, generated once by its command."""
-    data = tmp_path_factory.mktemp("data")
-    done = run_module("data_adapters.suite", "level=tiny", f"out={data}/suite", cwd=data)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """A data folder that holds the embedded suite at level tiny, generated once by its command for all processes of
+    pytest-xdist."""
+    here = tmp_path_factory.getbasetemp()
+    data = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "suite"
+    with FileLock(f"{data}.lock"):
+        if not data.exists():
+            data.mkdir()
+            done = run_module("data_adapters.suite", "level=tiny", f"out={data}/suite", cwd=data)
+            assert done.returncode == 0, done.stdout + done.stderr
     return data
 
 

@@ -139,7 +139,8 @@ def test_merged_it_forecasts_the_same(kind: dict[str, bool]) -> None:
 
 def tuned(model: Morph, base: dict[str, str], **kind: bool) -> tuple[Morph, Checkpoint]:
     """A copy as if it had been fine-tuned: factors, norms and positions are others."""
-    other = Morph.from_config(model.config).restore(model.state_dict())
+    other = Morph.from_config(model.config)
+    other.restore(model.state_dict())
     add_adapter(other, adapter_of(other, **kind))
     disturb(other)
     with torch.no_grad():

@@ -25,8 +25,8 @@ __all__ = ["FNO", "UNet"]
 _HALVINGS = 4  # of the grid, on the way down through a U-Net
 _GROUPS = 8
 
-PerDimension = int | Mapping[int, int]
-"""A number, or one for each number of dimensions: {1: 64, 2: 24, 3: 12}."""
+PerDimension = int | Mapping[str, int]
+"""A number, or one for each number of dimensions: {in_1d: 64, in_2d: 24, in_3d: 12}."""
 
 
 class _Library(Surrogate):
@@ -82,12 +82,16 @@ class _Library(Surrogate):
         Raises:
             ValueError: It does not; begins with `what`.
         """
-        super().admit(what, context, spec)
-        if len(spec.axes) != self.dimensions:
-            raise ValueError(
-                f"{what} is {len(spec.axes)}-D, and this {self.kind} is made for {self.dimensions}-D data; "
-                "train one on it"
-            )
+        size = self.capacity
+        most = {"D": self.dimensions, " fields": size.max_fields, " components": size.max_components}
+        found = {"D": len(spec.axes), " fields": spec.num_fields, " components": spec.num_components}
+        for noun, count in found.items():
+            if count > most[noun] or (noun == "D" and count != most[noun]):
+                limit = "up to " if noun != "D" else ""
+                raise ValueError(
+                    f"{what} has {count}{noun}, and this {self.kind} is made for {limit}{most[noun]}{noun}; "
+                    "train one on such data: model=fno or model=unet, data=..."
+                )
         self._check_context(context)
 
     def _check_context(self, context: int) -> None:
@@ -245,7 +249,7 @@ class UNet(_Library):
 
 
 def _of_dimension(option: str, value: Any, dimensions: int) -> int:
-    chosen = value.get(dimensions) if isinstance(value, Mapping) else value
+    chosen = value.get(f"in_{dimensions}d") if isinstance(value, Mapping) else value
     if isinstance(chosen, bool) or not isinstance(chosen, int) or chosen < 1:
         raise ValueError(f"model.{option}: expected a positive integer for {dimensions}-D data, found {chosen!r}")
     return chosen

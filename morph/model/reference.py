@@ -75,7 +75,8 @@ def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     model = Morph.from_config(reference.config)
     if reference.adapter:
         add_adapter(model, reference.adapter)
-    return model.restore(reference.weights)
+    model.restore(reference.weights)
+    return model
 
 
 def read_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Reference:

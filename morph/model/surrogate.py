@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -116,7 +116,7 @@ class Surrogate(nn.Module):
         """
         self.capacity.admit(what, context, spec.num_fields, spec.num_components)
 
-    def restore(self, weights: Mapping[str, Tensor]) -> Self:
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
         """Take over weights, in the precision that the model has, and turn to evaluation.
 
         A model on the device "meta" takes the tensors themselves, so that models can share them.
@@ -130,7 +130,7 @@ class Surrogate(nn.Module):
             self.load_state_dict(fitting, assign=self.device.type == "meta")
         except RuntimeError as error:
             raise ValueError(f"the weights do not fit the configuration: {error}") from error
-        return self.eval()
+        self.eval()
 
     def forward(self, context: Context, conditions: Conditions | None = None) -> State:
         """The next frame, in physical units.
