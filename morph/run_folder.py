@@ -23,7 +23,17 @@ __all__ = ["RunRecord", "check_resume", "claim", "folder_of", "score_only"]
 
 _RUN_DIR = "MORPH_RUN_DIR"
 _WRITTEN = ("checkpoints", "adapter", "log", "wandb", "figures", "evaluation")
-_FILES = ("train.yaml", "train.json", "evaluate.yaml", "evaluate.json", "metrics.nc", "rollout.nc", "summary.json")
+_FILES = (
+    "train.yaml",
+    "train.json",
+    "evaluate.yaml",
+    "evaluate.json",
+    "metrics.nc",
+    "rollout.nc",
+    "summary.json",
+    "overall.json",
+    "report.html",
+)
 
 
 def folder_of(resume: str | None, new: str) -> str:
