@@ -103,12 +103,12 @@ def _mean(ratios: np.ndarray) -> float:
 
 
 def _interval(ratios: Sequence[np.ndarray]) -> tuple[float, float]:
+    counts = np.array([len(values) for values in ratios])
+    table = np.stack([np.resize(values, counts.max()) for values in ratios])
     rng = np.random.default_rng(0)
-    drawn = [
-        np.concatenate([rng.choice(ratios[k], len(ratios[k])) for k in rng.integers(len(ratios), size=len(ratios))])
-        for _ in range(RESAMPLED)
-    ]
-    return interval(np.array([_mean(of) for of in drawn]))
+    systems = rng.integers(len(ratios), size=(RESAMPLED, len(ratios), 1))
+    seeds = (rng.random((RESAMPLED, len(ratios), counts.max())) * counts[systems]).astype(int)
+    return interval(geometric_mean(table[systems, seeds].reshape(RESAMPLED, -1)))
 
 
 def losses(rows: Sequence[Mapping[str, Any]], budget: str, window: str, morph: str) -> dict[str, dict[str, float]]:
