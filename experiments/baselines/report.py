@@ -1,5 +1,6 @@
 """Tables and the figure of the results of `experiments.baselines.run`."""
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from data_adapters.suite.systems import SYSTEMS
 from experiments.baselines import results
 from experiments.baselines.results import NAIVE, WINDOWS
 from morph.metrics.aggregate import average_rank, geometric_mean, interval
+from morph.provenance import write_whole
 
 matplotlib.use("Agg")
 
@@ -38,21 +40,25 @@ RESAMPLED = 2000
 
 
 def write(out: Path) -> None:
-    """results.csv of all processes together, results.md, and results.png."""
-    rows = results.read(out)
-    order = {name: number for number, name in enumerate(SYSTEMS)}
-    rows.sort(key=lambda row: (row["seed"], list(STYLE).index(row["model"]), order[row["system"]], row["matched"]))
-    (out / "results.csv").write_text(results.as_csv(rows, results.FIELDS))
+    """results.csv and results_rates.csv of all processes together, results.md, and results.png."""
+    rows, swept = results.read(out), results.read(out, "results_rates")
+    rows.sort(
+        key=lambda row: (row["seed"], list(STYLE).index(row["model"]), SYSTEMS.index(row["system"]), row["matched"])
+    )
+    write_whole(out / "results.csv", results.as_csv(rows, results.FIELDS))
     rates = {row["model"]: f"{STYLE[row['model']][1]} {row['lr']:g}" for row in rows}
     seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
     lines = [f"Seeds {seeds}; learning rates: {'; '.join(rates.values())}.", ""]
     for budget, title in BUDGETS.items():
         lines += [f"## {title}", "", *_overall_table(rows, budget), *_systems_tables(rows, budget)]
     lines += ["## Where MORPH loses", "", *_losses_list(rows)]
-    if swept := results.read(out, "results_rates"):
+    if swept:
         lines += ["## Learning rates", "", rates_table(swept)]
-    (out / "results.md").write_text("\n".join(lines).rstrip() + "\n")
-    figure(rows).savefig(out / "results.png", dpi=100, bbox_inches="tight")
+        write_whole(out / "results_rates.csv", results.as_csv(swept, results.FIELDS))
+    write_whole(out / "results.md", "\n".join(lines).rstrip() + "\n")
+    picture = io.BytesIO()
+    figure(rows).savefig(picture, format="png", dpi=100, bbox_inches="tight")
+    write_whole(out / "results.png", picture.getvalue())
 
 
 def errors_of(rows: Iterable[Mapping[str, Any]], budget: str, window: str) -> Errors:
@@ -97,12 +103,12 @@ def _mean(ratios: np.ndarray) -> float:
 
 
 def _interval(ratios: Sequence[np.ndarray]) -> tuple[float, float]:
+    counts = np.array([len(values) for values in ratios])
+    table = np.stack([np.resize(values, counts.max()) for values in ratios])
     rng = np.random.default_rng(0)
-    drawn = [
-        np.concatenate([rng.choice(ratios[k], len(ratios[k])) for k in rng.integers(len(ratios), size=len(ratios))])
-        for _ in range(RESAMPLED)
-    ]
-    return interval(np.array([_mean(of) for of in drawn]))
+    systems = rng.integers(len(ratios), size=(RESAMPLED, len(ratios), 1))
+    seeds = (rng.random((RESAMPLED, len(ratios), counts.max())) * counts[systems]).astype(int)
+    return interval(geometric_mean(table[systems, seeds].reshape(RESAMPLED, -1)))
 
 
 def losses(rows: Sequence[Mapping[str, Any]], budget: str, window: str, morph: str) -> dict[str, dict[str, float]]:

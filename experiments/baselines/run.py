@@ -76,6 +76,8 @@ def main() -> None:
         if "rates" in parts and options["shard"] is None:
             print(report.rates_table(results.read(out, kind)))
     if "report" in parts and options["shard"] is None:
+        if not results.read(out):
+            sys.exit(f"error: {out} holds no results; give part=study first")
         report.write(out)
         print(f"Tables in {out / 'results.md'}")
 
