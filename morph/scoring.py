@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from morph.baselines import NAIVE
@@ -16,11 +16,11 @@ from morph.data.windows import Windows
 from morph.ensemble import SCORES, Ensemble, ensemble_scores
 from morph.labels import describe, labelled_rollouts, parameters
 from morph.layout import Conditions
-from morph.metrics import METRICS
+from morph.metrics import METRICS, valid_time
 from morph.rollout import Forecast, rollout
 from morph.truth import Truth, errors, field_std, true_trajectories
 
-__all__ = ["UNSTABLE", "Scores", "check_lengths", "score", "valid_time", "work"]
+__all__ = ["UNSTABLE", "Scores", "check_lengths", "score", "work"]
 
 UNSTABLE = 10.0
 """A rollout is unstable from the lead time on at which a field's root mean square error exceeds this many standard
@@ -32,7 +32,8 @@ class Scores(NamedTuple):
 
     metrics: `rollout` (forecast, trajectory, lead_time, field, metric), `one_step` (forecast, window, field, metric),
         `unstable_from` (forecast, trajectory), in lead time, NaN where the rollout stays stable; `valid_time` and
-        `valid_time_censored` (forecast, trajectory), see `valid_time`; `field_std` (trajectory, field); parameters.
+        `valid_time_censored` (forecast, trajectory), see `morph.metrics.valid_time`; `field_std` (trajectory, field);
+        parameters.
         With an ensemble, `crps`, `spread` and `skill` (forecast, trajectory, lead_time, field), in the unit of the
         field; a naive forecast stands there as what it is, an ensemble of equal members: its `crps` is its mean
         absolute error and its spread 0.
@@ -74,7 +75,7 @@ def score(
         contexts: By name, of forecasts that see only the last so many of these frames.
         steps: Length of the rollouts; None for the whole trajectory.
         one_step_windows: At most so many windows, evenly spaced; None for all.
-        valid_threshold: See `valid_time`.
+        valid_threshold: See `morph.metrics.valid_time`.
         ensemble: How members are made of each forecast that is not naive; None: none are.
         keep: Trajectories whose rollout is returned.
         device: Where to compute.
@@ -125,32 +126,6 @@ def score(
     )
     describe(metrics, unstable=UNSTABLE, valid_threshold=valid_threshold, ensemble=ensemble)
     return Scores(metrics, labelled_rollouts(found.kept, adapter, context))
-
-
-def valid_time(
-    vrmse: Float[np.ndarray, "*forecasts S"], lead_time: Float[np.ndarray, "S"], threshold: float
-) -> tuple[Float[np.ndarray, "*forecasts"], Bool[np.ndarray, "*forecasts"]]:
-    """How long rollouts can be trusted: the last lead time before the error first exceeds a threshold.
-
-    It is 0 where the first error exceeds it already, and is not interpolated between frames.  Where no error exceeds it
-    the whole length is a lower bound: it is returned, and flagged as censored.  Lead times without data, NaN, are
-    skipped; without any data there is no valid time, NaN.  What comes back below the threshold later does not count.
-
-    Args:
-        vrmse: Mean over fields; infinite where a forecast is not finite.
-        lead_time: In the unit of the result.
-        threshold: Positive; 1 is the error of predicting the mean of the true frame.
-
-    Returns:
-        Valid times, and whether they are censored.
-    """
-    known = ~np.isnan(vrmse)
-    exceeds = known & (vrmse > threshold)
-    before = known & ~np.logical_or.accumulate(exceeds, axis=-1)
-    time = np.where(before, lead_time, 0.0).max(-1)
-    censored = known.any(-1) & ~exceeds.any(-1)
-    time = np.where(censored, lead_time[-1], time)
-    return np.where(known.any(-1), time, np.nan), censored
 
 
 def check_lengths(

@@ -83,7 +83,7 @@ def valid_table(summaries: Mapping[str, Mapping[str, Any]], threshold: float) ->
 
     Args:
         summaries: By data set, see `morph.summary.summarise`.
-        threshold: That `morph.scoring.valid_time` was told.
+        threshold: That `morph.metrics.valid_time` was told.
     """
     table = _table(f"Rollout, median valid time: VRMSE up to {threshold:g}")
     names = {"model": "model", "persistence": "persist", "extrapolation": "extrap"}

@@ -8,7 +8,8 @@ import xarray as xr
 from morph.baselines import NAIVE
 from morph.figures import plot_error_growth, plot_overview, plot_rollout, png
 from morph.layout import Conditions, Context, State
-from morph.scoring import Scores, score, valid_time, work
+from morph.metrics import valid_time
+from morph.scoring import Scores, score, work
 from morph.summary import summarise
 from morph.tables import error_table, valid_table
 from tests.made_up import Waves
