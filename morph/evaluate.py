@@ -24,6 +24,7 @@ from morph.execution import device as choose_device
 from morph.figures import plot_ensemble, plot_error_growth, plot_overview, plot_rollout, png
 from morph.model.morph import Morph
 from morph.provenance import record, write_whole
+from morph.report import report
 from morph.rollout import Forecast
 from morph.scoring import Scores, check_lengths, score, work
 from morph.summary import summarise
@@ -93,7 +94,18 @@ def main(config: DictConfig) -> None:
         name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.trained_on.names}
         for name, of_dataset in scores.items()
     }
-    _write(folder, scores, summaries, config.figures)
+    page = None
+    if config.report:
+        lines = {name: f"{training(name, one.checkpoint, one.context)} ({one.path})" for name, one in compared.items()}
+        page = report(
+            scores,
+            summaries,
+            title=str(config.checkpoint),
+            models=[f"{training('model', checkpoint, context)} ({path})", *lines.values()],
+            origin=json.loads((folder / "evaluate.json").read_text()),
+            options=plain | effective,
+        )
+    _write(folder, scores, summaries, config.figures, page)
     tables = [error_table(summaries, ahead) for ahead in ("one_step", "rollout")]
     tables.append(valid_table(summaries, config.valid_threshold))
     if ensemble is not None:
@@ -104,6 +116,8 @@ def main(config: DictConfig) -> None:
         Console(width=max(console.width, wide)).print(table, "", sep="\n")
     figures = ", figures/" if config.figures else ""
     console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json{figures}", soft_wrap=True)
+    if page is not None:
+        console.print(f"Report: {folder / 'report.html'} ({len(page.encode()) / 1e6:.1f} MB)", soft_wrap=True)
 
 
 def _trained_data(path: Path, checkpoint: Checkpoint) -> list[str]:
@@ -206,7 +220,9 @@ def _judge(
     return scores
 
 
-def _write(folder: Path, scores: dict[str, Scores], summaries: dict[str, dict[str, Any]], figures: bool) -> None:
+def _write(
+    folder: Path, scores: dict[str, Scores], summaries: dict[str, dict[str, Any]], figures: bool, page: str | None
+) -> None:
     """Everything is made in memory first: HDF5 cannot be stopped in the middle of a file that finds the disk full."""
     files: dict[str, str | bytes | memoryview] = {
         "metrics.nc": _netcdf({name: of_dataset.metrics for name, of_dataset in scores.items()}),
@@ -222,6 +238,8 @@ def _write(folder: Path, scores: dict[str, Scores], summaries: dict[str, dict[st
                 files[f"figures/{name}_ensemble.png"] = png(plot_ensemble(metrics))
             if rollouts.data_vars:
                 files[f"figures/{name}_rollout.png"] = png(plot_rollout(rollouts))
+    if page is not None:
+        files["report.html"] = page
     for name, content in files.items():
         write_whole(folder / name, content)
 

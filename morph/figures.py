@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from morph.baselines import NAIVE
 from morph.summary import normalised
 
-__all__ = ["colour_range", "plot_ensemble", "plot_error_growth", "plot_forecast", "plot_overview", "plot_rollout", "png"]
+__all__ = [
+    "colour_range",
+    "plot_ensemble",
+    "plot_error_growth",
+    "plot_forecast",
+    "plot_overview",
+    "plot_rollout",
+    "png",
+]
 
 _COLOURS = {"model": "#0072B2", "persistence": "#999999", "extrapolation": "#D55E00"}
 _FURTHER = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")  # of compared checkpoints, in turn

@@ -5,19 +5,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from morph.baselines import NAIVE
-from morph.metrics import bootstrap_means
+from morph.metrics.aggregate import bootstrap_means, interval
 from morph.report.colours import AXES, INK, RULES, Line, replacements
 from morph.report.svg import drawing, inline, log_axis
 
 __all__ = ["Chart", "charts", "ratio_chart"]
 
-_WIDTH = 4.9  # inches of 72 units: as wide as a phone
+_WIDTH = 3.9  # inches of 72 units each: text keeps its size on a phone
 _SOLENOIDAL = 0.05
 """Of a true vector field, the relative divergence below which it is meant to vanish."""
 
@@ -61,17 +60,17 @@ def charts(metrics: xr.Dataset, lines: Mapping[str, Line], key: str) -> list[Cha
                 made.append(
                     Chart(f"Energy spectrum, {field}", inline(figure, f"{key}-spectrum{number}", label, colours), note)
                 )
+        if (vectors := _solenoidal(metrics)) is not None:
+            label = f"Relative divergence of vector fields in {name} over lead time: truth and forecasts"
+            note = "Root mean square of div u over that of grad u; the truth has next to none."
+            figure = _divergence(vectors, lines, judged)
+            made.append(Chart("Divergence", inline(figure, f"{key}-divergence", label, colours), note))
         if "spatial_mean" in metrics:
             label = f"Spatial mean of every component of {name} over lead time: truth and forecasts"
             note = "Mean over space and trajectories: level where the equations conserve it."
             made.append(
                 Chart("Means over space", inline(_means(metrics, lines, judged), f"{key}-means", label, colours), note)
             )
-        if (vectors := _solenoidal(metrics)) is not None:
-            label = f"Relative divergence of vector fields in {name} over lead time: truth and forecasts"
-            note = "Root mean square of div u over that of grad u; the truth has next to none."
-            figure = _divergence(vectors, lines, judged)
-            made.append(Chart("Divergence", inline(figure, f"{key}-divergence", label, colours), note))
     return made
 
 
@@ -81,9 +80,10 @@ def _band(trajectories: int) -> str:
     return f"VRMSE, mean over fields and {trajectories} trajectories; bands: 95 % bootstrap interval over trajectories."
 
 
-def _figure(height: float, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+def _figure(
+    height: float, rows: int = 1, columns: int = 1, width: float = _WIDTH, **shared: Any
+) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
@@ -98,7 +98,7 @@ def _line(ax: Axes, x: np.ndarray, y: np.ndarray, line: Line | None, **options: 
 
 
 def _error(metrics: xr.Dataset, lines: Mapping[str, Line]) -> Figure:
-    figure, ((ax,),) = _figure(2.9)
+    figure, ((ax,),) = _figure(2.4)
     lead = metrics.lead_time.values
     errors = metrics.rollout.sel(metric="vrmse").mean("field")
     errors = errors.where(~np.isinf(errors).any("trajectory")).transpose("forecast", "lead_time", "trajectory")
@@ -112,7 +112,7 @@ def _error(metrics: xr.Dataset, lines: Mapping[str, Line]) -> Figure:
         mean[known] = np.nanmean(values[known], -1)
         _line(ax, lead, mean, line, zorder=2 if name in NAIVE else 3)
         if values.shape[-1] > 1:
-            low, high = _interval(values)
+            low, high = np.transpose([interval(means) for means in bootstrap_means(values)])
             ax.fill_between(lead, low, high, color=line.stand_in, alpha=0.16, linewidth=0)
         if name != "extrapolation":
             highest.append(float(np.nanmax(mean)))
@@ -131,16 +131,10 @@ def _error(metrics: xr.Dataset, lines: Mapping[str, Line]) -> Figure:
     return figure
 
 
-def _interval(values: Float[np.ndarray, "S n"]) -> Float[np.ndarray, "end S"]:
-    """95 % of the bootstrap's means over trajectories, NaN where one has no value."""
-    means = bootstrap_means(values)
-    return np.stack([np.quantile(means, end, axis=-1, method="inverted_cdf") for end in (0.025, 0.975)])
-
-
 def _spectra(metrics: xr.Dataset, field: str, lines: Mapping[str, Line], judged: Sequence[str]) -> Figure:
     spectra = metrics.energy_spectrum.sel(field=field)
     times = spectra.spectrum_time.values
-    figure, (axes,) = _figure(2.3, 1, len(times), sharex=True, sharey=True)
+    figure, (axes,) = _figure(2.1, 1, len(times), sharex=True, sharey=True)
     wavenumber = spectra.wavenumber.values
     shown = wavenumber > 0
     truth = spectra.sel(source="truth").values[:, shown]
@@ -171,7 +165,7 @@ def _means(metrics: xr.Dataset, lines: Mapping[str, Line], judged: Sequence[str]
     names = [str(name) for name in means.component.values]
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = _figure(max(2.3, 1.35 * rows + 0.4), rows, columns, sharex=True)
+    figure, axes = _figure(max(2.1, 1.15 * rows + 0.35), rows, columns, sharex=True)
     for ax, name in zip(axes.flat, names, strict=False):
         of_component = means.sel(component=name)
         truth = of_component.sel(source="truth").values
@@ -221,7 +215,7 @@ def _solenoidal(metrics: xr.Dataset) -> xr.DataArray | None:
 
 def _divergence(found: xr.DataArray, lines: Mapping[str, Line], judged: Sequence[str]) -> Figure:
     names = [str(name) for name in found.vector.values]
-    figure, (axes,) = _figure(2.3, 1, len(names), sharey=True)
+    figure, (axes,) = _figure(2.1, 1, len(names), sharey=True)
     for ax, name in zip(axes, names, strict=True):
         of_vector = found.sel(vector=name).mean("trajectory")
         for source in ("truth", *judged):
@@ -246,7 +240,7 @@ def ratio_chart(ratios: Mapping[str, Mapping[str, Mapping[str, float | None]]], 
         lines: How each forecast is drawn.
     """
     with drawing():
-        figure, ((ax,),) = _figure(0.75 + 0.24 * max(len(ratios), 2))
+        figure, ((ax,),) = _figure(0.75 + 0.23 * max(len(ratios), 2), width=5.2)
         for row, of_dataset in enumerate(ratios.values()):
             for number, (model, of_model) in enumerate(of_dataset.items()):
                 place = row + (number - (len(of_dataset) - 1) / 2) * 0.7 / max(len(of_dataset), 2)
@@ -268,8 +262,8 @@ def ratio_chart(ratios: Mapping[str, Mapping[str, Mapping[str, float | None]]], 
         ax.tick_params(axis="y", labelcolor=INK)
         ax.set_ylim(len(ratios) - 0.4, -0.6)
         ax.grid(axis="y", color=RULES)
-        ax.set_xlabel("← better     VRMSE / better naive forecast     worse →")
-        label = "Ratio of each model's VRMSE to the better naive forecast's on every data set; the table holds the numbers"
+        ax.set_xlabel("← better\u2003\u2003VRMSE / better naive forecast\u2003\u2003worse →")
+        label = "Ratio of each model's VRMSE to the better naive forecast's on every data set, as in the table"
         return inline(figure, "ratios", label, replacements(dict(lines)))
 
 

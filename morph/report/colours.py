@@ -16,7 +16,11 @@ INK, AXES, RULES = "#010200", "#010201", "#010202"
 NO_DATA = (150, 154, 160)
 """Grey of points without a value, on both schemes."""
 
-_NAMED = {"model": ("#0072B2", "#5BB4E8"), "persistence": ("#8C8C8C", "#9A9A9A"), "extrapolation": ("#D55E00", "#F28C4B")}
+_NAMED = {
+    "model": ("#0072B2", "#5BB4E8"),
+    "persistence": ("#8C8C8C", "#9A9A9A"),
+    "extrapolation": ("#D55E00", "#F28C4B"),
+}
 _FURTHER = (
     ("#009E73", "#35C79B"), ("#CC79A7", "#E39AC2"), ("#B97F00", "#F0B429"), ("#2F8FCB", "#8CCBF2"),
     ("#8F8400", "#F0E442"), ("#6A3D9A", "#B39DDB"),
@@ -26,8 +30,10 @@ _FURTHER_DASHES = ("7 2 1.5 2", "3 1.5", "9 3", "5 1.5 1 1.5 1 1.5")
 
 
 class Line(NamedTuple):
-    """How a forecast is drawn, on paper and by who sees no colours too: stand-in colour, property, both schemes' colours,
-    SVG's dashes."""
+    """How a forecast is drawn, so that it is known without colours too.
+
+    stand_in: its colour in a figure; css: the property that takes its place; light, dark: what that is; dashes: SVG's.
+    """
 
     stand_in: str
     css: str

@@ -96,7 +96,7 @@ def film(rollouts: xr.Dataset, lead_time: Float[np.ndarray, "S"], limit: int = _
         name: rollouts[name].sel(source=["truth", *models]).transpose("source", "trajectory", "time", *axes).values
         for name in names
     }
-    colours = {name: _colours(values, lead_time) for name, values in ordered.items()}
+    blank = [_coloured(rollouts[name], values, lead_time) for name, values in ordered.items()]
     share = 0.0  # of a plan's bytes that are left after compression
     for plan in _plans(shape, frames, trajectories):
         views = _views(rollouts, axes, plan)
@@ -106,14 +106,8 @@ def film(rollouts: xr.Dataset, lead_time: Float[np.ndarray, "S"], limit: int = _
         if share * size > limit:
             continue
         components = [
-            Shown(
-                name,
-                str(rollouts[name].attrs.get("field", name)),
-                str(rollouts[name].attrs.get("units", "")),
-                **colours[name],
-                codes=_codes(ordered[name][:, : plan.trajectories, kept], views, plan, **colours[name]),
-            )
-            for name in names
+            one._replace(codes=_codes(one, ordered[one.name][:, : plan.trajectories, kept], views, plan))
+            for one in blank
         ]
         packed = pack([codes for component in components for codes in component.codes])
         share = len(packed) / size
@@ -144,10 +138,8 @@ def pack(arrays: Sequence[UInt8[np.ndarray, "..."]]) -> bytes:
     return zlib.compress(np.diff(flat, prepend=np.uint8(0)).tobytes(), 6)
 
 
-def block_mean(
-    values: Float[np.ndarray, "*shape"], factor: int, axes: Sequence[int]
-) -> Float[np.ndarray, "*thin"]:
-    """Means of blocks of `factor` points along axes, over the points that have a value; the last block may be smaller."""
+def block_mean(values: Float[np.ndarray, "*shape"], factor: int, axes: Sequence[int]) -> Float[np.ndarray, "*thin"]:
+    """Means of blocks of `factor` points along axes, over those that have a value; the last block may be smaller."""
     if factor == 1:
         return values
     known = ~np.isnan(values)
@@ -194,7 +186,7 @@ def _views(rollouts: xr.Dataset, axes: list[str], plan: _Plan) -> list[View]:
     if len(axes) == 1:
         return [View("", (0.0,), "", axes[0], np.zeros(1), thin[axes[0]])]
     if len(axes) == 2:
-        return [View("", (0.0,), *axes, *thin.values())]
+        return [View("", (0.0,), axes[0], axes[1], thin[axes[0]], thin[axes[1]])]
     views = []
     for axis in axes:
         rows, columns = (other for other in axes if other != axis)
@@ -215,9 +207,10 @@ def _planes(size: int, number: int) -> list[int]:
     return [int(i) for i in np.unique(((np.arange(number) + 0.5) * size / number).astype(int))]
 
 
-def _colours(
-    values: Float[np.ndarray, "source n S *space"], lead_time: Float[np.ndarray, "S"]
-) -> dict[str, object]:
+def _coloured(
+    variable: xr.DataArray, values: Float[np.ndarray, "source n S *space"], lead_time: Float[np.ndarray, "S"]
+) -> Shown:
+    """A component with its colours, and without codes yet."""
     truth, finite = values[0], np.isfinite(values)
     if finite[0].any():
         low, high, colours = colour_range(float(truth[finite[0]].min()), float(truth[finite[0]].max()))
@@ -237,27 +230,25 @@ def _colours(
         outside.append((float(beyond.mean()) if beyond.size else 0.0, furthest))
         gone = (finite[0] & ~known).any((0, *range(2, model.ndim)))
         lost.append(float(lead_time[gone.argmax()]) if gone.any() else np.nan)
-    return {
-        "low": low,
-        "high": high,
-        "colours": colours,
-        "errors": tuple(errors),
-        "error": max(ends, default=0.0) or max(errors, default=high - low),
-        "outside": tuple(outside),
-        "lost": tuple(lost),
-    }
+    return Shown(
+        str(variable.name),
+        str(variable.attrs.get("field", variable.name)),
+        str(variable.attrs.get("units", "")),
+        low,
+        high,
+        colours,
+        tuple(errors),
+        max(ends, default=0.0) or max(errors, default=high - low),
+        [],
+        tuple(outside),
+        tuple(lost),
+    )
 
 
 def _codes(
-    values: Float[np.ndarray, "source n S *space"],
-    views: list[View],
-    plan: _Plan,
-    *,
-    low: float,
-    high: float,
-    errors: tuple[float, ...],
-    **_: object,
+    component: Shown, values: Float[np.ndarray, "source n S *space"], views: list[View], plan: _Plan
 ) -> list[UInt8[np.ndarray, "source n S plane rows columns"]]:
+    low, high, errors = component.low, component.high, component.errors
     codes = []
     for number, view in enumerate(views):
         planes = values

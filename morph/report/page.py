@@ -7,6 +7,7 @@ from datetime import datetime
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+import yaml
 from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
 from markupsafe import Markup
 
@@ -44,7 +45,7 @@ def report(
     title: str,
     models: Sequence[str] = (),
     origin: Mapping[str, Any],
-    options: str = "",
+    options: Mapping[str, Any] | None = None,
     overall: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
     written: datetime | None = None,
 ) -> str:
@@ -58,7 +59,7 @@ def report(
         title: The checkpoint that is judged.
         models: Lines on what the model and compared checkpoints were trained with.
         origin: Command, revision, versions and hardware, see `morph.provenance.origin`.
-        options: The resolved configuration, as YAML.
+        options: The resolved configuration.
         overall: Over all data sets, by window and forecast.
         written: When; None for now.
     """
@@ -69,7 +70,7 @@ def report(
     environment = Environment(
         loader=_Pages(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "short": _short, "yaml": _yaml}
     when = (written or datetime.now().astimezone()).replace(microsecond=0)
     return environment.get_template("report.html").render(
         title=title,
@@ -90,7 +91,7 @@ def report(
         cost=_cost(summaries),
         models=list(models),
         origin=origin,
-        options=options,
+        options=options or {},
         gradients={name: gradient(name) for name in _MAPS},
         maps={name: base64.b64encode(lookup(name).tobytes()).decode() for name in _MAPS},
         error_map=ERRORS,
@@ -113,18 +114,26 @@ def _text(name: str) -> str:
     return (files("morph.report") / "assets" / name).read_text(encoding="utf-8")
 
 
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _yaml(options: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
+
+
 def _keys(names: Sequence[str]) -> dict[str, str]:
     """What each data set is called in addresses: its own name as far as that is possible."""
     found: dict[str, str] = {}
     for i, name in enumerate(names):
         key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-        found[name] = f"data-{key}" if key and f"data-{key}" not in found.values() else f"data-{i + 1}-{key}".rstrip("-")
+        found[name] = (
+            f"data-{key}" if key and f"data-{key}" not in found.values() else f"data-{i + 1}-{key}".rstrip("-")
+        )
     return found
 
 
-def _section(
-    name: str, key: str, of_dataset: Scores, numbers: Mapping[str, Any], lines: Mapping[str, Any]
-) -> _Section:
+def _section(name: str, key: str, of_dataset: Scores, numbers: Mapping[str, Any], lines: Mapping[str, Any]) -> _Section:
     metrics, rollouts = of_dataset
     shown = film(rollouts, metrics.lead_time.values) if rollouts.data_vars else None
     return _Section(
@@ -149,10 +158,12 @@ def _facts(of_dataset: Scores) -> list[str]:
         axes = [dim for dim in first.dims if dim not in ("source", "trajectory", "time")]
         facts.append(f"{len(axes)}-D, {' × '.join(str(first.sizes[axis]) for axis in axes)} points")
     count, steps, context = metrics.sizes["trajectory"], metrics.sizes["lead_time"], metrics.attrs["context_frames"]
-    facts.append(f"{count} trajector{'y' if count == 1 else 'ies'} of {steps} steps, dt {number(metrics.attrs['dt'])}")
+    facts.append(f"{count} trajector{'y' if count == 1 else 'ies'} of {steps} steps, dt {_short(metrics.attrs['dt'])}")
     facts.append(f"{context} frame{'' if context == 1 else 's'} of context")
     units = metrics.unit.values if "unit" in metrics.coords else [""] * metrics.sizes["field"]
-    fields = [f"{field} [{unit}]" if unit else str(field) for field, unit in zip(metrics.field.values, units, strict=True)]
+    fields = [
+        f"{field} [{unit}]" if unit else str(field) for field, unit in zip(metrics.field.values, units, strict=True)
+    ]
     facts.append(f"field{'' if len(fields) == 1 else 's'}: {', '.join(fields)}")
     return facts
 
@@ -203,7 +214,7 @@ def _clipped(component: Any, model: int) -> str:
             "and are clipped to them"
         )
     if lost == lost:
-        said.append(f"not finite from lead time {number(lost)} on (grey)")
+        said.append(f"not finite from lead time {_short(lost)} on (grey)")
     return "; ".join(said)
 
 

@@ -70,7 +70,7 @@ def vrmse(numbers: Mapping[str, Any], name: str, ahead: str) -> float | None:
 
 
 def ratios(numbers: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """VRMSE of each model over the better naive forecast's, one step ahead and over rollouts; None: no finite number."""
+    """VRMSE of each model over the better naive forecast's; None: it is no finite number."""
     found = {}
     for name in ("model", *numbers["compared"]):
         found[name] = {ahead: _ratio(vrmse(numbers, name, ahead), _best_naive(numbers, ahead)) for ahead in _AHEAD}
@@ -158,7 +158,7 @@ def _valid(numbers: Mapping[str, Any], names: Sequence[str]) -> list[Cell]:
     longest = max(value for value, _ in found.values())
     cells = []
     for value, bound in found.values():
-        text = "–" if value < 0 else f"{'≥\u202f' if bound else ''}{number(value)}"
+        text = "–" if value < 0 else ("≥ " if bound else "") + number(value)
         cells.append(Cell(text, "best" if value == longest > 0 else ""))
     return [*cells, Cell(number(numbers["rollout_length"]))]
 
@@ -172,7 +172,8 @@ def windows_table(numbers: Mapping[str, Any], metric: str = "vrmse") -> tuple[li
         cells = []
         for of_window in windows.values():
             found = of_window[name][metric]
-            lowest = min((one[metric]["mean"] for one in of_window.values() if one[metric]["mean"] is not None), default=None)
+            means = [one[metric]["mean"] for one in of_window.values()]
+            lowest = min((mean for mean in means if mean is not None), default=None)
             text = number(found["mean"])
             if found.get("low") is not None and found.get("high") is not None:
                 text += f" ({number(found['low'])} to {number(found['high'])})"
