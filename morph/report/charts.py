@@ -81,10 +81,34 @@ def _band(trajectories: int) -> str:
 
 
 def _figure(
-    height: float, rows: int = 1, columns: int = 1, width: float = _WIDTH, **shared: Any
+    height: float,
+    rows: int = 1,
+    columns: int = 1,
+    width: float = _WIDTH,
+    left: float = 0.45,
+    top: float = 0.22,
+    **shared: Any,
 ) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+    """Axes in inches: to let Matplotlib find room for the text takes longer than to draw."""
+    figure = Figure(figsize=(width, height))
+    across = (width - left - 0.08) / columns
+    between = 0.12 if shared.get("sharey") else 0.45
+    upwards = (height - 0.42 - top) / rows
+    axes = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={
+            "left": left / width,
+            "right": 1 - 0.08 / width,
+            "bottom": 0.42 / height,
+            "top": 1 - top / height,
+            "wspace": between / across,
+            "hspace": 0.3 / upwards,
+        },
+        **shared,
+    )
+    return figure, axes
 
 
 def _line(ax: Axes, x: np.ndarray, y: np.ndarray, line: Line | None, **options: Any) -> None:
@@ -98,7 +122,7 @@ def _line(ax: Axes, x: np.ndarray, y: np.ndarray, line: Line | None, **options: 
 
 
 def _error(metrics: xr.Dataset, lines: Mapping[str, Line]) -> Figure:
-    figure, ((ax,),) = _figure(2.4)
+    figure, ((ax,),) = _figure(2.3, top=0.08)
     lead = metrics.lead_time.values
     errors = metrics.rollout.sel(metric="vrmse").mean("field")
     errors = errors.where(~np.isinf(errors).any("trajectory")).transpose("forecast", "lead_time", "trajectory")
@@ -165,7 +189,7 @@ def _means(metrics: xr.Dataset, lines: Mapping[str, Line], judged: Sequence[str]
     names = [str(name) for name in means.component.values]
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = _figure(max(2.1, 1.15 * rows + 0.35), rows, columns, sharex=True)
+    figure, axes = _figure(max(2.1, 0.95 * rows + 0.64), rows, columns, sharex=True)
     for ax, name in zip(axes.flat, names, strict=False):
         of_component = means.sel(component=name)
         truth = of_component.sel(source="truth").values
@@ -240,7 +264,7 @@ def ratio_chart(ratios: Mapping[str, Mapping[str, Mapping[str, float | None]]], 
         lines: How each forecast is drawn.
     """
     with drawing():
-        figure, ((ax,),) = _figure(0.75 + 0.23 * max(len(ratios), 2), width=5.2)
+        figure, ((ax,),) = _figure(0.7 + 0.21 * max(len(ratios), 2), width=4.4, left=0.95, top=0.05)
         for row, of_dataset in enumerate(ratios.values()):
             for number, (model, of_model) in enumerate(of_dataset.items()):
                 place = row + (number - (len(of_dataset) - 1) / 2) * 0.7 / max(len(of_dataset), 2)

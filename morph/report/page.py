@@ -12,7 +12,7 @@ from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
 from markupsafe import Markup
 
 from morph.report.charts import Chart, charts, ratio_chart
-from morph.report.colours import NO_DATA, gradient, lines_of, lookup
+from morph.report.colours import NO_DATA, Line, gradient, lines_of, lookup
 from morph.report.frames import Film, film
 from morph.report.panels import ERRORS, Picture, aspect, pictures
 from morph.report.skill import forecasts, number, ratios, summary_table, verdicts, windows_table
@@ -133,7 +133,9 @@ def _keys(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _section(name: str, key: str, of_dataset: Scores, numbers: Mapping[str, Any], lines: Mapping[str, Any]) -> _Section:
+def _section(
+    name: str, key: str, of_dataset: Scores, numbers: Mapping[str, Any], lines: Mapping[str, Line]
+) -> _Section:
     metrics, rollouts = of_dataset
     shown = film(rollouts, metrics.lead_time.values) if rollouts.data_vars else None
     return _Section(
@@ -145,7 +147,7 @@ def _section(name: str, key: str, of_dataset: Scores, numbers: Mapping[str, Any]
         charts(metrics, lines, key),
         [] if shown is None else pictures(shown),
         shown,
-        {} if shown is None else _meta(shown),
+        {} if shown is None else _meta(shown, lines),
         "" if shown is None else base64.b64encode(shown.packed).decode(),
     )
 
@@ -168,11 +170,12 @@ def _facts(of_dataset: Scores) -> list[str]:
     return facts
 
 
-def _meta(shown: Film) -> dict[str, Any]:
+def _meta(shown: Film, lines: Mapping[str, Line]) -> dict[str, Any]:
     """What the script has to know of an animation."""
     return {
         "lead": [float(lead) for lead in shown.lead_time],
         "models": list(shown.models),
+        "lines": [lines[name].css for name in shown.models],
         "trajectories": shown.trajectories,
         "components": [
             {

@@ -18,8 +18,6 @@ _STYLE = {
     "axes.edgecolor": RULES, "axes.facecolor": "none", "axes.grid": True, "axes.labelcolor": AXES,
     "axes.labelsize": 8.5, "axes.linewidth": 0.8, "axes.spines.right": False, "axes.spines.top": False,
     "axes.titlecolor": INK, "axes.titlelocation": "left", "axes.titlesize": 8.5, "axes.unicode_minus": True,
-    "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.hspace": 0.02,
-    "figure.constrained_layout.w_pad": 0.03, "figure.constrained_layout.wspace": 0.02,
     "figure.facecolor": "none", "font.size": 8.5, "grid.color": RULES, "grid.linewidth": 0.6, "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round", "savefig.facecolor": "none", "svg.fonttype": "none", "text.color": INK,
     # A name may hold dollar signs.

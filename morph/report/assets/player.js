@@ -119,6 +119,7 @@
       this.label("field", one.map, [one.low, (one.low + one.high) / 2, one.high], one.unit);
       this.label("error", "PuOr", [-one.error, 0, one.error], one.unit);
       const clipped = this.root.querySelector(".clipped"), note = one.notes[this.choice.model];
+      this.root.querySelector(".predicted line")?.setAttribute("stroke", `var(${this.meta.lines[this.choice.model]})`);
       clipped.hidden = !note;
       clipped.textContent = note && `${this.meta.models[this.choice.model]}, ${one.name}: ${note}.`;
       if (this.codes && what !== "speed") this.draw();
@@ -220,7 +221,7 @@
         pen.globalAlpha = 1;
       };
       line(this.values("truth", this.frame), ink, 3, 0.45);
-      line(this.values("prediction", this.frame), colour(this.root, "--forecast-0"), 1.8, 1);
+      line(this.values("prediction", this.frame), colour(this.root, this.meta.lines[this.choice.model]), 1.8, 1);
     }
 
     point(event) {
