@@ -22,20 +22,21 @@ from morph.data.subset import with_statistics
 from morph.ensemble import Ensemble, dropout_on
 from morph.execution import device as choose_device
 from morph.figures import plot_ensemble, plot_error_growth, plot_overview, plot_rollout, png
+from morph.lead_windows import lead_windows, overall, window_errors
 from morph.model.morph import Morph
 from morph.provenance import record, write_whole
 from morph.report import report
 from morph.rollout import Forecast
 from morph.scoring import Scores, check_lengths, score, work
 from morph.summary import summarise
-from morph.tables import ensemble_table, error_table, valid_table
+from morph.tables import ensemble_table, error_table, overall_table, valid_table
 
 _WHERE = ("data_dir", "level", "suite_seed")  # what a checkpoint of a run says of its data
 
 
 @command("evaluate")
 def main(config: DictConfig) -> None:
-    """Judge every data set, then write metrics.nc, rollout.nc, summary.json and the figures, and print the tables."""
+    """Judge every data set, then write metrics.nc, rollout.nc, two summaries and the figures, and print the tables."""
     path = find_checkpoint(config.checkpoint)
     plain: Any = OmegaConf.to_container(config)
     paths = named(plain["compare"])
@@ -48,6 +49,7 @@ def main(config: DictConfig) -> None:
     ensemble = _ensemble(config)
     if not config.valid_threshold > 0:
         raise ValueError(f"valid_threshold: expected a positive number, found {config.valid_threshold}")
+    windows = lead_windows(plain["lead_windows"])
     checkpoint = checkpoint.normalised(config.normalisation)
     model = checkpoint.build()
     context = _context(config.context, checkpoint.trained_on.context, model)
@@ -91,9 +93,14 @@ def main(config: DictConfig) -> None:
     contexts = {name: one.context for name, one in compared.items()}
     scores = _judge(models, context, contexts, adapters, batch_sizes, ensemble, config, console)
     summaries = {
-        name: {**summarise(of_dataset.metrics), "zero_shot": name not in checkpoint.trained_on.names}
+        name: {
+            **summarise(of_dataset.metrics),
+            "windows": window_errors(of_dataset.metrics, windows),
+            "zero_shot": name not in checkpoint.trained_on.names,
+        }
         for name, of_dataset in scores.items()
     }
+    all_in_one = overall({name: of_dataset.metrics for name, of_dataset in scores.items()}, windows)
     page = None
     if config.report:
         lines = {name: f"{training(name, one.checkpoint, one.context)} ({one.path})" for name, one in compared.items()}
@@ -104,18 +111,21 @@ def main(config: DictConfig) -> None:
             models=[f"{training('model', checkpoint, context)} ({path})", *lines.values()],
             origin=json.loads((folder / "evaluate.json").read_text()),
             options=plain | effective,
+            overall=all_in_one,
         )
-    _write(folder, scores, summaries, config.figures, page)
+    _write(folder, scores, summaries, all_in_one, config.figures, page)
     tables = [error_table(summaries, ahead) for ahead in ("one_step", "rollout")]
     tables.append(valid_table(summaries, config.valid_threshold))
     if ensemble is not None:
         tables.append(ensemble_table(summaries))
+    unreached = [window for window in windows if not any(window in one["windows"] for one in summaries.values())]
+    tables.append(overall_table(all_in_one, len(summaries), unreached))
     for table in tables:
         # A number that is cut off is none: lines that are too long for a terminal go on in the next one.
         wide = Measurement.get(console, console.options.update(max_width=400), table).maximum
         Console(width=max(console.width, wide)).print(table, "", sep="\n")
     figures = ", figures/" if config.figures else ""
-    console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json{figures}", soft_wrap=True)
+    console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json, overall.json{figures}", soft_wrap=True)
     if page is not None:
         console.print(f"Report: {folder / 'report.html'} ({len(page.encode()) / 1e6:.1f} MB)", soft_wrap=True)
 
@@ -221,13 +231,19 @@ def _judge(
 
 
 def _write(
-    folder: Path, scores: dict[str, Scores], summaries: dict[str, dict[str, Any]], figures: bool, page: str | None
+    folder: Path,
+    scores: dict[str, Scores],
+    summaries: dict[str, dict[str, Any]],
+    all_in_one: dict[str, Any],
+    figures: bool,
+    page: str | None,
 ) -> None:
     """Everything is made in memory first: HDF5 cannot be stopped in the middle of a file that finds the disk full."""
     files: dict[str, str | bytes | memoryview] = {
         "metrics.nc": _netcdf({name: of_dataset.metrics for name, of_dataset in scores.items()}),
         "rollout.nc": _netcdf({name: of_dataset.rollouts for name, of_dataset in scores.items()}),
         "summary.json": json.dumps(summaries, indent=2, allow_nan=False) + "\n",
+        "overall.json": json.dumps(all_in_one, indent=2, allow_nan=False) + "\n",
     }
     if figures:
         (folder / "figures").mkdir(exist_ok=True)

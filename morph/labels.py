@@ -15,10 +15,33 @@ __all__ = ["describe", "labelled_rollouts", "parameters"]
 
 _TIME = "unit of time of the data set"
 
+_METRICS = {
+    "vrmse": ("sqrt(<(u - v)^2> / (var(v) + 1e-7))", "1"),
+    "nrmse": ("sqrt(<(u - v)^2> / (<v^2> + 1e-7))", "1"),
+    "rmse": ("sqrt(<(u - v)^2>)", "unit of the field"),
+    "mae": ("<|u - v|>", "unit of the field"),
+    "mse": ("<(u - v)^2>", "square of the unit of the field"),
+    "relative_l1": ("<|u - v|> / <|v|>", "1"),
+    "relative_l2": ("sqrt(<(u - v)^2> / <v^2>)", "1"),
+    "linf": ("max |u - v|", "unit of the field"),
+    "pearson": ("correlation of u and v over space; 1 is best, 0 where the forecast is not finite", "1"),
+    "boundary_rmse": ("sqrt(<(u - v)^2>) over the first and last points of every axis", "unit of the field"),
+    **{
+        f"fourier_{band}": (
+            f"mean over wavenumbers {which} of sqrt(sum over k with floor(|k|) = K of |F(u - v)_k|^2) / N",
+            "unit of the field",
+        )
+        for band, which in (("low", "0 to 3"), ("mid", "4 to 11"), ("high", "from 12"))
+    },
+}
+"""Formula, with u the forecast, v the truth and <.> the mean over space, and unit, of each of METRICS."""
+
 
 def describe(metrics: xr.Dataset, *, unstable: float, valid_threshold: float, ensemble: Ensemble | None) -> None:
     """Say in the attributes of `morph.scoring.Scores.metrics` what each variable is, and its unit."""
-    errors = "vrmse, nrmse: without unit, as The Well defines them; rmse, mae: in the unit of the field"
+    errors = (
+        "formula and metric_unit of each; a mean over the components of a vector; infinite where the forecast is not"
+    )
     said: dict[str, dict[str, Any]] = {
         "lead_time": {"long_name": "time since the last frame of context", "units": _TIME},
         "frames_seen": {"long_name": "frames of context that the forecast sees"},
@@ -53,6 +76,9 @@ def describe(metrics: xr.Dataset, *, unstable: float, valid_threshold: float, en
         }
     for name, attributes in said.items():
         metrics[name].attrs = attributes
+    for i, name in enumerate(("formula", "metric_unit")):
+        metrics.coords[name] = ("metric", [_METRICS[metric][i] for metric in metrics.metric.values])
+    metrics.formula.attrs = {"long_name": "u: forecast, v: truth, <.>: mean over space; see morph.metrics"}
 
 
 def parameters(adapter: DatasetAdapter) -> dict[str, Any]:
@@ -70,7 +96,7 @@ def labelled_rollouts(kept: Mapping[str, np.ndarray], adapter: DatasetAdapter, c
     spec = adapter.spec
     if not kept:
         return xr.Dataset(attrs={"dataset": spec.name})
-    values = np.stack([kept["truth"], kept["model"]])
+    values = np.stack(list(kept.values()))
     steps = values.shape[2]
     coordinates = {
         name: (name, adapter.coordinates[name], {"long_name": name, "units": "unit of length of the data set"})
@@ -88,7 +114,7 @@ def labelled_rollouts(kept: Mapping[str, np.ndarray], adapter: DatasetAdapter, c
             for c, component in enumerate(field.components)
         },
         coords={
-            "source": ["truth", "model"],
+            "source": list(kept),
             "trajectory": np.arange(values.shape[1]),
             "time": ("time", time, {"long_name": "time", "units": _TIME}),
             **coordinates,

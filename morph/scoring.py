@@ -13,6 +13,7 @@ from morph.baselines import NAIVE
 from morph.data.adapter import DatasetAdapter
 from morph.data.mixture import EvenSampler
 from morph.data.windows import Windows
+from morph.diagnostics import Diagnosis, Grid, diagnose, grid_of, labelled_diagnoses, spectrum_leads
 from morph.ensemble import SCORES, Ensemble, ensemble_scores
 from morph.labels import describe, labelled_rollouts, parameters
 from morph.layout import Conditions
@@ -37,7 +38,10 @@ class Scores(NamedTuple):
         With an ensemble, `crps`, `spread` and `skill` (forecast, trajectory, lead_time, field), in the unit of the
         field; a naive forecast stands there as what it is, an ensemble of equal members: its `crps` is its mean
         absolute error and its spread 0.
-    rollouts: each component (source, trajectory, time, axes...) of the first trajectories; source is truth or model.
+        `spatial_mean`, `energy_spectrum` and `relative_divergence` of the truth and of every forecast, by `source`, see
+        `morph.diagnostics`.
+    rollouts: each component (source, trajectory, time, axes...) of the first trajectories; source is truth, model or
+        the name of a compared checkpoint.
     """
 
     metrics: xr.Dataset
@@ -68,7 +72,7 @@ def score(
     or lead time; an infinite error is that of a forecast that is not finite.
 
     Args:
-        forecasts: By name; the one called "model" is kept in `rollouts`.
+        forecasts: By name; all but the naive ones are kept in `rollouts`.
         adapter: The split.
         context: Frames before the first that is forecast, T.
         batch_size: Windows or trajectories at a time; of an ensemble, trajectories times members.
@@ -91,7 +95,8 @@ def score(
     assert sees.keys() == forecasts.keys(), "contexts of forecasts that are not judged"
     assert max(sees.values()) <= context, "a forecast cannot see more frames than there are"
     one_step, places = _one_step(forecasts, sees, adapter, context, batch_size, one_step_windows, device, advance)
-    found = _rollouts(forecasts, sees, adapter, context, steps, batch_size, keep, device, advance)
+    grid = grid_of(adapter)
+    found = _rollouts(forecasts, sees, adapter, grid, context, steps, batch_size, keep, device, advance)
     lead = spec.dt * np.arange(1, steps + 1)
     vrmse = xr.DataArray(found.errors[..., list(METRICS).index("vrmse")]).mean("dim_3").values
     valid, censored = valid_time(vrmse, lead, valid_threshold)
@@ -124,6 +129,7 @@ def score(
         },
         attrs={"dataset": spec.name, "context_frames": context, "dt": spec.dt},
     )
+    metrics = metrics.merge(labelled_diagnoses(found.diagnoses, grid, lead), combine_attrs="no_conflicts")
     describe(metrics, unstable=UNSTABLE, valid_threshold=valid_threshold, ensemble=ensemble)
     return Scores(metrics, labelled_rollouts(found.kept, adapter, context))
 
@@ -193,18 +199,20 @@ def _one_step(
 
 
 class _Rollouts(NamedTuple):
-    """Errors, the first unstable lead (`S` if none), and the first rollouts."""
+    """Errors, the first unstable lead (`S` if none), the first rollouts, and diagnoses by source, batch and lead."""
 
     errors: Float[np.ndarray, "forecast trajectory S F metric"]
     onset: Int[np.ndarray, "forecast trajectory"]
     field_std: Float[np.ndarray, "trajectory F"]
     kept: dict[str, Float[np.ndarray, "n S F C D H W"]]
+    diagnoses: dict[str, list[list[Diagnosis]]]
 
 
 def _rollouts(
     forecasts: Mapping[str, Forecast],
     sees: Mapping[str, int],
     adapter: DatasetAdapter,
+    grid: Grid,
     context: int,
     steps: int,
     batch_size: int,
@@ -214,7 +222,9 @@ def _rollouts(
 ) -> _Rollouts:
     known = _to(Windows(adapter, context).conditions, device)
     table, onsets, stds = [], [], []
-    kept: dict[str, list[Tensor]] = {"truth": [], "model": []}
+    spectra = spectrum_leads(steps)
+    kept: dict[str, list[Tensor]] = {"truth": [], **{name: [] for name in forecasts if name not in NAIVE}}
+    diagnoses: dict[str, list[list[Diagnosis]]] = {name: [] for name in ("truth", *forecasts)}
     for first in range(0, len(adapter), batch_size):
         trajectories = range(first, min(first + batch_size, len(adapter)))
         truth = true_trajectories(adapter, trajectories, context, steps, known, device)
@@ -222,42 +232,56 @@ def _rollouts(
         mine = max(0, min(keep - first, len(trajectories)))
         shown = truth.frames if truth.valid is None else torch.where(truth.valid, truth.frames, torch.nan)
         kept["truth"] += list(shown[:mine, context:].cpu())
+        diagnoses["truth"].append(
+            [
+                diagnose(truth.frames[:, context + lead], truth.holds_data(context + lead), grid, lead in spectra)
+                for lead in range(steps)
+            ]
+        )
         of_batch, onsets_of_batch = [], []
         for name, forecast in forecasts.items():
-            is_model = name == "model"
             followed = _follow(
                 forecast,
                 truth.seen_through(sees[name]),
                 UNSTABLE * std,
-                mine if is_model else 0,
-                advance if is_model else lambda _: None,
+                grid,
+                mine if name in kept else 0,
+                advance if name == "model" else lambda _: None,
             )
             of_batch.append(followed.errors)
             onsets_of_batch.append(followed.onset)
-            kept["model"] += list(followed.states)
+            diagnoses[name].append(followed.diagnoses)
+            if name in kept:
+                kept[name] += list(followed.states)
         table.append(torch.stack(of_batch))
         onsets.append(torch.stack(onsets_of_batch))
         stds.append(std)
     stacked = {name: torch.stack(values).numpy() for name, values in kept.items() if values}
-    return _Rollouts(torch.cat(table, 1).numpy(), torch.cat(onsets, 1).numpy(), torch.cat(stds).numpy(), stacked)
+    return _Rollouts(
+        torch.cat(table, 1).numpy(), torch.cat(onsets, 1).numpy(), torch.cat(stds).numpy(), stacked, diagnoses
+    )
 
 
 class _Followed(NamedTuple):
     errors: Float[Tensor, "B S F metric"]
     onset: Int[Tensor, "B"]
     states: list[Tensor]
+    diagnoses: list[Diagnosis]
 
 
 def _follow(
-    forecast: Forecast, truth: Truth, limit: Float[Tensor, "B F"], keep: int, advance: Callable[[int], None]
+    forecast: Forecast, truth: Truth, limit: Float[Tensor, "B F"], grid: Grid, keep: int, advance: Callable[[int], None]
 ) -> _Followed:
     """One forecast rolled out against the truth; the states of the first `keep` samples are returned, NaN on land."""
     frames, _, known, context = truth
     size, steps = len(frames), frames.shape[1] - context
-    table, states = [], []
+    table, states, diagnoses = [], [], []
+    spectra = spectrum_leads(steps)
     onset = torch.full((size,), steps)
     for lead, state in enumerate(rollout(forecast, frames[:, :context], steps, known), start=context):
-        table.append(errors([state], frames[:, lead], known, truth.holds_data(lead))[0])
+        held = truth.holds_data(lead)
+        table.append(errors([state], frames[:, lead], known, held)[0])
+        diagnoses.append(diagnose(state.float(), held, grid, lead - context in spectra))
         rms = table[-1][..., list(METRICS).index("rmse")]
         lost = ((rms > limit) | torch.isinf(rms)).any(-1)
         onset = torch.where(lost & (onset == steps), lead - context, onset)
@@ -265,7 +289,7 @@ def _follow(
             shown = state if known.absent is None else torch.where(known.absent, torch.nan, state)
             states.append(shown[:keep].cpu())
         advance(size)
-    return _Followed(torch.stack(table, 1), onset, list(torch.stack(states, 1)) if states else [])
+    return _Followed(torch.stack(table, 1), onset, list(torch.stack(states, 1)) if states else [], diagnoses)
 
 
 def _ensembles(

@@ -1,6 +1,6 @@
 """Results as a person reads them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -12,6 +12,7 @@ from morph.summary import valid_median
 __all__ = [
     "ensemble_table",
     "error_table",
+    "overall_table",
     "parameter_table",
     "range_table",
     "speed_header",
@@ -135,7 +136,44 @@ def ensemble_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
+def overall_table(
+    numbers: Mapping[str, Mapping[str, Mapping[str, Any]]], datasets: int, unreached: Sequence[str] = ()
+) -> Table:
+    """VRMSE of each forecast over persistence's, geometric mean over data sets with its interval, and average rank.
+
+    Args:
+        numbers: See `morph.lead_windows.overall`.
+        datasets: How many were judged; a window of fewer says so.
+        unreached: Windows of lead time that no rollout reaches.
+    """
+    table = _table("Overall: VRMSE over persistence's, geometric mean over data sets, and average rank", "forecast")
+    ranked = datasets > 1
+    for window, of_window in numbers.items():
+        counted = len(next(iter(of_window.values()))["datasets"])
+        name = window.replace("_", " ") + (f" ({counted} sets)" if counted < datasets else "")
+        table.add_column(name, justify="right")
+        table.add_column("95 %", justify="right")
+        if ranked:
+            table.add_column("rank", justify="right")
+    for forecast in next(iter(numbers.values()), {}):
+        cells = []
+        for of_window in numbers.values():
+            ratio, rank = of_window[forecast]["ratio_to_persistence"], of_window[forecast]["average_rank"]
+            is_reference = forecast == "persistence"
+            cells.append(f"{1:.3f}" if is_reference else _ratio(ratio["mean"]))
+            ends = (ratio["low"], ratio["high"])
+            cells.append("" if is_reference or None in ends else "-".join(f"{end:.3f}" for end in ends))
+            if ranked:
+                cells.append("" if rank is None else f"{rank:.1f}")
+        table.add_row(forecast, *cells)
+    notes = ["95 %: interval over trajectories; rollout: all lead times; first:last: these lead steps"]
+    if unreached:
+        notes.append(f"lead_windows: no rollout reaches {', '.join(unreached)}, left out")
+    table.caption, table.caption_justify = "\n".join(notes), "left"
+    return table
+
+
+def _table(title: str, first: str = "data set") -> Table:
     table = Table(
         title=title,
         title_justify="left",
@@ -144,7 +182,7 @@ def _table(title: str) -> Table:
         pad_edge=False,
         show_edge=False,
     )
-    table.add_column("data set", no_wrap=True)
+    table.add_column(first, no_wrap=True)
     return table
 
 

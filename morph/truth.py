@@ -11,7 +11,7 @@ from torch import Tensor
 from morph.data.adapter import DatasetAdapter
 from morph.data.windows import fill_absent
 from morph.layout import Conditions
-from morph.metrics import METRICS, Metric, is_defined, rmse
+from morph.metrics import METRICS, defined_on_grid, every_metric, is_defined, rmse, worst
 
 __all__ = ["Truth", "errors", "field_std", "infinite_or_undefined", "true_trajectories"]
 
@@ -93,28 +93,31 @@ def field_std(truth: Truth) -> Float[Tensor, "B F"]:
 def errors(
     states: Iterable[Tensor], target: Tensor, known: Conditions, valid: Bool[Tensor, "B F C D H W"] | None
 ) -> Float[Tensor, "forecast B F metric"]:
-    """Every metric of every state, see `infinite_or_undefined`."""
+    """Every metric of every state.
+
+    A forecast that is not finite has the worst value that there is, whatever the metric makes of it, see
+    `morph.metrics.worst`.  NaN: there is no data, too little for the metric, or no such quantity on the grid.
+    """
     mask = known.component_mask
-    return torch.stack(
-        [
-            torch.stack(
-                [
-                    infinite_or_undefined(metric(state.float(), target, mask, valid), known, valid, metric)
-                    for metric in METRICS.values()
-                ],
-                -1,
-            )
-            for state in states
-        ]
-    ).cpu()
+    if valid is None:
+        defined = defined_on_grid(*target.shape[3:]).to(target.device)
+    else:
+        nothing = torch.zeros_like(valid, dtype=torch.float32)
+        defined = ~every_metric(nothing, nothing, mask, valid).isnan()
+    lost = torch.tensor([worst(name) for name in METRICS], device=target.device)
+    table = []
+    for state in states:
+        values = every_metric(state.float(), target, mask, valid)
+        values = torch.where(torch.isfinite(values), values, lost)
+        table.append(torch.where(defined, values, torch.nan))
+    return torch.stack(table).cpu()
 
 
 def infinite_or_undefined(
-    values: Float[Tensor, "B F"], known: Conditions, valid: Bool[Tensor, "B F C D H W"] | None, needs: Metric = rmse
+    values: Float[Tensor, "B F"], known: Conditions, valid: Bool[Tensor, "B F C D H W"] | None
 ) -> Float[Tensor, "B F"]:
-    """A forecast that is not finite has an infinite error, whatever the metric makes of it; NaN: there is no data, or
-    too little for the metric `needs`."""
+    """An error of forecasts in which one that is not finite is infinite, and NaN where there is no data."""
     values = torch.where(torch.isfinite(values), values, torch.inf)
     if valid is None:
         return values
-    return torch.where(is_defined(needs, known.component_mask, valid), values, torch.nan)
+    return torch.where(is_defined(rmse, known.component_mask, valid), values, torch.nan)

@@ -64,7 +64,7 @@ def made_up(name: str = "plane", axes: tuple[str, ...] = ("x", "y"), lost: bool 
 
 def rollouts(name: str, axes: tuple[str, ...], lost: bool = False, land: bool = False) -> xr.Dataset:
     """See `made_up`; of two trajectories."""
-    sizes = {axis: size for axis, size in zip(axes, (12, 16, 10), strict=False)}
+    sizes = dict(zip(axes, (12, 16, 10), strict=False))
     grid = np.meshgrid(*(np.arange(size) / size for size in sizes.values()), indexing="ij")
     time = 0.5 * np.arange(2, STEPS + 2)
     speeds = {"truth": 0.1, "model": 0.11, "other": 0.15}

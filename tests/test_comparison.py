@@ -69,6 +69,11 @@ def test_each_sees_the_last_frames_as_if_there_were_no_others(adapter: Any, seen
     assert int(found.frames_seen) == seen
 
 
+def of(metrics: xr.Dataset, forecasts: xr.DataArray) -> xr.Dataset:
+    """What it holds of these forecasts, and of the truth."""
+    return metrics.sel(forecast=forecasts, source=["truth", *forecasts.values])
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_neither_company_nor_order_changes_a_score(adapter: Any) -> None:
     model, one, two = small(4), small(2, seed=1), small(1, seed=2)
@@ -80,9 +85,9 @@ def test_neither_company_nor_order_changes_a_score(adapter: Any) -> None:
             {"two": two, "model": model, **NAIVE, "one": one},
         )
     )
-    xr.testing.assert_identical(first, second.sel(forecast=first.forecast))
+    xr.testing.assert_identical(first, of(second, first.forecast))
     alone = score({"model": model, **NAIVE}, adapter, context=4, batch_size=2)
-    xr.testing.assert_identical(alone.metrics, first.sel(forecast=alone.metrics.forecast))
+    xr.testing.assert_identical(alone.metrics, of(first, alone.metrics.forecast))
 
 
 def test_ratios_tables_and_figures_name_every_checkpoint() -> None:
@@ -177,7 +182,7 @@ def test_the_command_judges_them_side_by_side(call: Any, runs: Path) -> None:
     for dataset in ("waves", "coast"):
         both, one = results(runs / "both", dataset), results(runs / "alone", dataset)
         assert both.crps.attrs["members"] == 3
-        xr.testing.assert_identical(one, both.sel(forecast=one.forecast))
+        xr.testing.assert_identical(one, of(both, one.forecast))
         other = both.sel(forecast="scratch")
         assert (other.crps > 0).all()
         assert not np.allclose(other.rollout, both.rollout.sel(forecast="model"))
@@ -199,6 +204,7 @@ def test_a_model_compared_with_itself_is_itself(call: Any, runs: Path) -> None:
     for name in ("rollout", "one_step", "valid_time", "crps", "spread", "skill"):
         for other in ("again", "first"):
             assert np.array_equal(metrics[name].sel(forecast=other), metrics[name].sel(forecast="model"))
+            assert np.array_equal(metrics.spatial_mean.sel(source=other), metrics.spatial_mean.sel(source="model"))
     summary = json.loads((runs / "same" / "summary.json").read_text())["waves"]
     assert summary["rollout_ratio_to_again"] == summary["crps_ratio_to_first"] == 1
 

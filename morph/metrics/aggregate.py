@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 
 __all__ = ["average_rank", "bootstrap_interval", "bootstrap_means", "geometric_mean", "interval", "valid_time"]
 
@@ -118,4 +117,5 @@ def average_rank(errors: Float[np.ndarray, "dataset forecast"]) -> Float[np.ndar
     """
     if np.isnan(errors).any():
         raise ValueError("average rank: expected an error of every forecast on every data set, found NaN")
-    return rankdata(errors, axis=1).mean(0)
+    one, other = errors[:, :, None], errors[:, None, :]
+    return ((one > other).sum(-1) + ((one == other).sum(-1) + 1) / 2).mean(0)

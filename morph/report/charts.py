@@ -54,6 +54,8 @@ def charts(metrics: xr.Dataset, lines: Mapping[str, Line], key: str) -> list[Cha
         )
         if "energy_spectrum" in metrics:
             for number, field in enumerate(metrics.field.values):
+                if not bool(np.isfinite(metrics.energy_spectrum.sel(source="truth", field=field)).any()):
+                    continue  # on land there is none
                 figure = _spectra(metrics, str(field), lines, judged)
                 label = f"Energy spectra of {field} in {name}: truth and forecasts at three lead times"
                 note = "Sum over components, mean over trajectories, against the wavenumber in the domain."
