@@ -263,7 +263,7 @@ def test_the_table_holds_the_numbers_of_the_summaries(scores: dict[str, Scores],
     assert summaries.keys() <= rows.keys()
     names = ("model", "other", "persistence", "extrapolation")
     for name, numbers in summaries.items():
-        shown = [cell.replace("▲", "").replace("▼", "").split(" (")[0] for cell in rows[name]]
+        shown = [cell.replace("▲", "").replace("▼", "").split(" (")[0].strip() for cell in rows[name]]
         keys = ["one_step_vrmse", *(f"{other}_vrmse" for other in names[1:]), "one_step_ratio"]
         for text, key in zip(shown, keys, strict=False):
             assert float(text) == pytest.approx(numbers[key], rel=6e-3)

@@ -179,7 +179,7 @@ def _spectra(metrics: xr.Dataset, field: str, lines: Mapping[str, Line], judged:
         if positive.size:
             ax.set_yscale("log")
             # A forecast that has blown up leaves the picture, as does rounding far below the truth.
-            ax.set_ylim(max(float(positive.min()), 1e-12 * float(positive.max())) / 5, 20 * float(positive.max()))
+            ax.set_ylim(max(float(positive.min()), 1e-10 * float(positive.max())) / 5, 20 * float(positive.max()))
             log_axis(ax.yaxis)
     axes[0].set_title(f"lead time {float(times[0]):.3g}", color=AXES)
     figure.supxlabel("wavenumber", color=AXES, fontsize=8.5)

@@ -70,7 +70,7 @@ def report(
     environment = Environment(
         loader=_Pages(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "short": _short, "yaml": _yaml}
+    environment.filters |= {"number": number, "short": _short, "yaml": _yaml, "window": _window}
     when = (written or datetime.now().astimezone()).replace(microsecond=0)
     return environment.get_template("report.html").render(
         title=title,
@@ -116,6 +116,12 @@ def _text(name: str) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.3g}"
+
+
+def _window(name: str) -> str:
+    """A window of lead time in words."""
+    first, _, last = name.partition(":")
+    return f"steps {first} to {last}" if last else name.replace("_", " ")
 
 
 def _yaml(options: Mapping[str, Any]) -> str:
