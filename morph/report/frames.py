@@ -14,7 +14,7 @@ __all__ = ["LEVELS", "NO_DATA_CODE", "Film", "Shown", "View", "block_mean", "fil
 
 NO_DATA_CODE = 255
 LEVELS = 254
-_LIMIT = 800_000  # bytes of a data set's animation, compressed
+_LIMIT = 950_000  # bytes of a data set's animation, compressed
 _POINTS = {1: 512, 2: 128, 3: 64}  # along an axis at most
 _FRAMES = {1: 160, 2: 60, 3: 40}
 _PLANES = 5
@@ -132,10 +132,12 @@ def values_of(codes: UInt8[np.ndarray, "*shape"], low: float, high: float) -> Fl
     return np.where(codes == NO_DATA_CODE, np.nan, low + (high - low) / LEVELS * codes.astype(np.float64))
 
 
-def pack(arrays: Sequence[UInt8[np.ndarray, "..."]]) -> bytes:
-    """All codes in a row, each as the difference from the one before (modulo 256), in zlib's format (RFC 1950)."""
-    flat = np.concatenate([array.ravel() for array in arrays])
-    return zlib.compress(np.diff(flat, prepend=np.uint8(0)).tobytes(), 6)
+def pack(arrays: Sequence[UInt8[np.ndarray, "source n S plane rows columns"]]) -> bytes:
+    """All codes in a row, in zlib's format (RFC 1950): as differences (modulo 256) from the frame before, and these as
+    differences from the column before, which are mostly small."""
+    changes = (np.diff(codes, axis=2, prepend=np.zeros_like(codes[:, :, :1])) for codes in arrays)
+    small = [np.diff(change, axis=5, prepend=np.zeros_like(change[..., :1])).ravel() for change in changes]
+    return zlib.compress(np.concatenate(small).tobytes(), 6)
 
 
 def block_mean(values: Float[np.ndarray, "*shape"], factor: int, axes: Sequence[int]) -> Float[np.ndarray, "*thin"]:
@@ -165,8 +167,8 @@ def _plans(shape: tuple[int, ...], frames: int, trajectories: int) -> Iterator[_
             plan = plan._replace(planes=3)
         elif plan.trajectories > 1:
             plan = plan._replace(trajectories=1)
-        elif plan.frames > 24:
-            plan = plan._replace(frames=max(24, plan.frames // 2))
+        elif plan.frames > 20:
+            plan = plan._replace(frames=max(16, 2 * plan.frames // 3))
         elif plan.planes > 1:
             plan = plan._replace(planes=1)
         elif longest // plan.factor > 32:
@@ -278,7 +280,8 @@ def _notes(
         thin, whole = (" × ".join(map(str, of)) for of in ([shown[axis] for axis in axes], shape))
         notes.append(f"shown at {thin} of {whole} points, means of blocks")
     if len(axes) == 3:
-        notes.append(f"{len(views[0].positions)} planes across each axis")
+        planes = len(views[0].positions)
+        notes.append(f"{planes} planes across each axis" if planes > 1 else "the middle plane across each axis")
     if frames[0] < frames[1]:
         notes.append(f"{frames[0]} of {frames[1]} lead times")
     if trajectories[0] < trajectories[1]:

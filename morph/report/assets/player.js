@@ -12,9 +12,7 @@
 
   async function unpack(text) {
     const packed = new Blob([bytes(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
-    const codes = new Uint8Array(await new Response(packed).arrayBuffer());
-    for (let i = 1; i < codes.length; i++) codes[i] += codes[i - 1];  // modulo 256
-    return codes;
+    return new Uint8Array(await new Response(packed).arrayBuffer());
   }
 
   function shown(value) {
@@ -61,21 +59,24 @@
     }
 
     async load() {
-      this.loading ??= unpack(this.root.querySelector("[data-bytes]").textContent);
+      this.loading ??= unpack(this.root.querySelector("[data-bytes]").textContent).then((codes) => this.sum(codes));
       this.codes = await this.loading;
-      this.locate();
       this.draw();
     }
 
-    // Where the codes of each component and view begin, in the order in which they were packed.
-    locate() {
+    // The codes from their differences along columns and along time (modulo 256), and where each component's and view's
+    // begin, in the order in which they were packed.
+    sum(codes) {
       const { components, views, models, trajectories, lead } = this.meta;
       let at = 0;
       this.starts = components.map(() => views.map((view) => {
-        const start = at;
-        at += (1 + models.length) * trajectories * lead.length * view.planes.length * view.y.length * view.x.length;
+        const start = at, columns = view.x.length, frame = view.planes.length * view.y.length * columns;
+        at += (1 + models.length) * trajectories * lead.length * frame;
+        for (let i = start; i < at; i++) if ((i - start) % columns) codes[i] += codes[i - 1];
+        for (let i = start; i < at; i++) if (Math.floor((i - start) / frame) % lead.length) codes[i] += codes[i - frame];
         return start;
       }));
+      return codes;
     }
 
     // Codes of one frame: of the truth (0), or the error of a model (1, 2, ...).
