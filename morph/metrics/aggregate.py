@@ -105,7 +105,7 @@ def geometric_mean(values: Float[np.ndarray, "*resamples n"]) -> Float[np.ndarra
     if not values.shape[-1]:
         return np.full(values.shape[:-1], np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.exp(np.log(values).mean(-1))
+        return np.asarray(np.exp(np.log(values).mean(-1)))
 
 
 def average_rank(errors: Float[np.ndarray, "dataset forecast"]) -> Float[np.ndarray, "forecast"]:
