@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from morph.baselines import NAIVE
 from morph.metrics.aggregate import bootstrap_means, interval
 from morph.report.colours import AXES, INK, RULES, Line, replacements
-from morph.report.svg import drawing, inline, log_axis
+from morph.report.svg import drawing, inline, log_axis, more_ticks
 
 __all__ = ["Chart", "charts", "ratio_chart"]
 
@@ -152,6 +152,7 @@ def _error(metrics: xr.Dataset, lines: Mapping[str, Line]) -> Figure:
         # Extrapolation that runs away would squeeze all else into a line.
         if highest[-1] and top > 4 * max(highest):
             ax.set_ylim(max(bottom, max(highest) * 1e-4), 4 * max(highest))
+        more_ticks(ax.yaxis)
     ax.set_xlabel("lead time")
     ax.margins(x=0.01)
     return figure
@@ -254,6 +255,7 @@ def _divergence(found: xr.DataArray, lines: Mapping[str, Line], judged: Sequence
         if bool((of_vector > 0).any()):
             ax.set_yscale("log")
             log_axis(ax.yaxis)
+            more_ticks(ax.yaxis)
     figure.supxlabel("lead time", color=AXES, fontsize=8.5)
     return figure
 
@@ -281,8 +283,7 @@ def ratio_chart(ratios: Mapping[str, Mapping[str, Mapping[str, float | None]]], 
         low, high = ax.get_xlim()
         ax.set_xlim(min(low, 0.5), max(high, 2))
         log_axis(ax.xaxis)
-        steps = [1, 2, 5] if ax.get_xlim()[1] / ax.get_xlim()[0] < 100 else [1]
-        ax.xaxis.get_major_locator().set_params(subs=steps, numticks=12)
+        more_ticks(ax.xaxis)
         ax.axvline(1, color=INK, linewidth=1)
         ax.set_yticks(range(len(ratios)), [_short(name) for name in ratios])
         ax.tick_params(axis="y", labelcolor=INK)

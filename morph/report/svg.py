@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from morph.report.colours import AXES, INK, RULES
 
-__all__ = ["drawing", "inline", "log_axis"]
+__all__ = ["drawing", "inline", "log_axis", "more_ticks"]
 
 _STYLE = {
     "axes.edgecolor": RULES, "axes.facecolor": "none", "axes.grid": True, "axes.labelcolor": AXES,
@@ -68,6 +68,13 @@ def log_axis(axis: "matplotlib.axis.Axis", ticks: int = 6) -> None:
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(_power))
+
+
+def more_ticks(axis: "matplotlib.axis.Axis") -> None:
+    """Where few powers of ten are in sight, also twice and five times these."""
+    low, high = sorted(axis.get_view_interval())
+    if low > 0 and high / low < 100:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
 
 
 def _power(value: float, _: object = None) -> str:
