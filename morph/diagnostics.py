@@ -180,7 +180,7 @@ def labelled_diagnoses(
         )
         coords["vector"] = list(grid.vectors)
     labelled = xr.Dataset(variables, coords)
-    spectrum = labelled.energy_spectrum
+    spectrum = labelled.energy_spectrum.astype(np.float64)  # of a forecast that explodes, sums overflow before means do
     # Not mean(skipna): a mean over nothing is to be NaN without a warning.
     labelled["energy_spectrum"] = (spectrum.fillna(0).sum("trajectory") / spectrum.count("trajectory")).assign_attrs(
         spectrum.attrs

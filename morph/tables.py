@@ -150,7 +150,7 @@ def overall_table(
     ranked = datasets > 1
     for window, of_window in numbers.items():
         counted = len(next(iter(of_window.values()))["datasets"])
-        name = window.replace("_", " ") + (f" ({counted} sets)" if counted < datasets else "")
+        name = window.replace("_", " ") + (f" ({counted} of {datasets})" if counted < datasets else "")
         table.add_column(name, justify="right")
         table.add_column("95 %", justify="right")
         if ranked:

@@ -207,6 +207,34 @@ def test_a_model_compared_with_itself_is_itself(call: Any, runs: Path) -> None:
             assert np.array_equal(metrics.spatial_mean.sel(source=other), metrics.spatial_mean.sel(source="model"))
     summary = json.loads((runs / "same" / "summary.json").read_text())["waves"]
     assert summary["rollout_ratio_to_again"] == summary["crps_ratio_to_first"] == 1
+    for of_window in summary["windows"].values():
+        assert of_window["again"] == of_window["first"] == of_window["model"]
+    rollouts = xr.open_dataset(runs / "same" / "rollout.nc", group="waves")
+    assert rollouts.source.values.tolist() == ["truth", "model", "again", "first"]
+    assert np.array_equal(rollouts.a.sel(source="again"), rollouts.a.sel(source="model"))
+
+
+def test_a_model_beside_itself_is_one_and_shares_its_rank(call: Any, runs: Path) -> None:
+    done = call(
+        "morph.evaluate", "checkpoint=tuned", "compare={again:tuned}", "data=[waves.yaml,coast.yaml]", "figures=false",
+        "run_dir=overall", "lead_windows=[1:1,2:5,30:40]", cwd=runs,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "lead_windows: no rollout reaches 30:40, left out" in done.stdout
+    assert "Overall: VRMSE over persistence's" in done.stdout
+    found = json.loads((runs / "overall" / "overall.json").read_text())
+    assert list(found) == ["one_step", "rollout", "1:1", "2:5"]
+    for numbers in found.values():
+        assert numbers["model"] == numbers["again"]
+        assert numbers["persistence"]["ratio_to_persistence"] == {"mean": 1, "low": 1, "high": 1}
+        assert sum(one["average_rank"] for one in numbers.values()) == pytest.approx(1 + 2 + 3 + 4)
+        assert numbers["model"]["datasets"] == ["waves", "coast"]
+    summary = json.loads((runs / "overall" / "summary.json").read_text())
+    ratios = [one["windows"]["2:5"]["model"]["vrmse"]["mean"] / one["windows"]["2:5"]["persistence"]["vrmse"]["mean"]
+              for one in summary.values()]  # fmt: skip
+    ratio = found["2:5"]["model"]["ratio_to_persistence"]
+    assert ratio["mean"] == pytest.approx(np.sqrt(np.prod(ratios)), rel=1e-9)
+    assert ratio["low"] <= ratio["mean"] <= ratio["high"]
 
 
 def test_a_context_that_is_asked_for_is_that_of_all(call: Any, runs: Path) -> None:
@@ -237,6 +265,11 @@ def test_a_context_that_is_asked_for_is_that_of_all(call: Any, runs: Path) -> No
         (("members=0", "perturbation=0.1"), "members: an ensemble has at least 2, found 0"),
         (("members=many",), "option members: expected an integer, found 'many'"),
         (("valid_threshold=0",), "valid_threshold: expected a positive number, found 0"),
+        (("lead_windows=[1:2,12:6]",), "lead_windows: expected windows of lead steps, first:last, counted from 1"),
+        (("lead_windows=a",), 'such as lead_windows=["1:5","6:12"], found \'a\''),
+        (("lead_windows=[0:3]",), "found '0:3'"),
+        (("lead_windows=0",), "found 0"),
+        (("lead_windows=[1:2,1:2]",), "lead_windows: expected different windows, found 1:2, 1:2"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(call: Any, runs: Path, options: tuple[str, ...], message: str) -> None:

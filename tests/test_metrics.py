@@ -56,7 +56,7 @@ def test_worked_example() -> None:
 def test_every_implementation_agrees_with_others_of_the_same_quantity() -> None:
     found = differences()
     assert len(found) == 26
-    # The Well's have 1e-7 in denominators where ours have none; torchmetrics' squared error too.
+    # One of the two adds 1e-7 to a denominator.
     rounded = {"pearson", "relative_l1", "vrmse", "pooled_vrmse", "pooled_nrmse"}
     loose = {key: size for key, size in found.items() if size > 2e-14}
     assert {name for name, _ in loose} <= rounded
