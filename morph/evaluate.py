@@ -25,6 +25,7 @@ from morph.figures import plot_ensemble, plot_error_growth, plot_overview, plot_
 from morph.lead_windows import lead_windows, overall, window_errors
 from morph.model.surrogate import Surrogate
 from morph.provenance import record, write_whole
+from morph.report import report
 from morph.rollout import Forecast
 from morph.scoring import Scores, check_lengths, score, work
 from morph.summary import summarise
@@ -104,7 +105,19 @@ def main(config: DictConfig) -> None:
         for name, of_dataset in scores.items()
     }
     all_in_one = overall({name: of_dataset.metrics for name, of_dataset in scores.items()}, windows)
-    _write(folder, scores, summaries, all_in_one, config.figures)
+    page = None
+    if config.report:
+        lines = {name: f"{training(name, one.checkpoint, one.context)} ({one.path})" for name, one in compared.items()}
+        page = report(
+            scores,
+            summaries,
+            title=str(config.checkpoint),
+            models=[f"{training('model', checkpoint, context)} ({path})", *lines.values()],
+            origin=json.loads((folder / "evaluate.json").read_text()),
+            options=plain | effective,
+            overall=all_in_one,
+        )
+    _write(folder, scores, summaries, all_in_one, config.figures, page)
     tables = [error_table(summaries, ahead) for ahead in ("one_step", "rollout")]
     tables.append(valid_table(summaries, config.valid_threshold))
     if ensemble is not None:
@@ -117,6 +130,8 @@ def main(config: DictConfig) -> None:
         Console(width=max(console.width, wide)).print(table, "", sep="\n")
     figures = ", figures/" if config.figures else ""
     console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json, overall.json{figures}", soft_wrap=True)
+    if page is not None:
+        console.print(f"Report: {folder / 'report.html'} ({len(page.encode()) / 1e6:.1f} MB)", soft_wrap=True)
 
 
 def _trained_data(path: Path, checkpoint: Checkpoint) -> list[str]:
@@ -224,6 +239,7 @@ def _write(
     summaries: dict[str, dict[str, Any]],
     all_in_one: dict[str, Any],
     figures: bool,
+    page: str | None,
 ) -> None:
     """Everything is made in memory first: HDF5 cannot be stopped in the middle of a file that finds the disk full."""
     files: dict[str, str | bytes | memoryview] = {
@@ -241,6 +257,8 @@ def _write(
                 files[f"figures/{name}_ensemble.png"] = png(plot_ensemble(metrics))
             if rollouts.data_vars:
                 files[f"figures/{name}_rollout.png"] = png(plot_rollout(rollouts))
+    if page is not None:
+        files["report.html"] = page
     for name, content in files.items():
         write_whole(folder / name, content)
 

@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from morph.baselines import NAIVE
 from morph.summary import normalised
 
-__all__ = ["plot_ensemble", "plot_error_growth", "plot_forecast", "plot_overview", "plot_rollout", "png"]
+__all__ = [
+    "colour_range",
+    "plot_ensemble",
+    "plot_error_growth",
+    "plot_forecast",
+    "plot_overview",
+    "plot_rollout",
+    "png",
+]
 
 _COLOURS = {"model": "#0072B2", "persistence": "#999999", "extrapolation": "#D55E00"}
 _FURTHER = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")  # of compared checkpoints, in turn
@@ -126,15 +134,27 @@ def _places(values: xr.DataArray, axis: str) -> np.ndarray:
     return np.arange(values.sizes[axis]) if found is None or found.dtype.kind not in "iuf" else found.values
 
 
-def _scale(low: float, high: float) -> dict[str, Any]:
-    """Colours of values in a range, symmetric about zero where it holds zero."""
+def colour_range(low: float, high: float) -> tuple[float, float, str]:
+    """Where the colours of values in a range end, and their map: symmetric about zero where the range holds zero.
+
+    Args:
+        low: The lowest value; NaN where there is none.
+        high: The highest.
+    """
     if np.isnan(low):  # nothing but land
         low, high = 0.0, 1.0
+    if low == high:
+        low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
     signed = low < 0 < high
     if signed:
         high = max(-low, high)
         low = -high
-    return {"vmin": low, "vmax": high, "cmap": "RdBu_r" if signed else "viridis"}
+    return low, high, "RdBu_r" if signed else "viridis"
+
+
+def _scale(low: float, high: float) -> dict[str, Any]:
+    low, high, colours = colour_range(low, high)
+    return {"vmin": low, "vmax": high, "cmap": colours}
 
 
 def _colours(panels: Mapping[str, xr.DataArray]) -> dict[str, dict[str, Any]]:

@@ -19,6 +19,9 @@ def test_a_wheel_installed_elsewhere_trains(suite_root: Path, tmp_path: Path) ->
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True, text=True)
+    assets = [path.relative_to(ROOT) for path in (ROOT / "morph" / "report" / "assets").iterdir()]
+    assert {path.suffix for path in assets} == {".css", ".html", ".js"}
+    assert all((site / path).read_bytes() == (ROOT / path).read_bytes() for path in assets)
     (tmp_path / "where.py").write_text("import morph, data_adapters; print(morph.__file__, data_adapters.__file__)")
     where = run_module("where", cwd=tmp_path, PYTHONPATH=str(site))
     assert where.stdout.count(str(site)) == 2, where.stdout + where.stderr
