@@ -6,10 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.measure import Measurement
 from rich.progress import Progress, TimeElapsedColumn
 
 from morph.baselines import NAIVE
@@ -21,15 +19,14 @@ from morph.data.catalogue import find_datasets, is_entry, open_split, prepare
 from morph.data.subset import with_statistics
 from morph.ensemble import Ensemble, dropout_on
 from morph.execution import device as choose_device
-from morph.figures import plot_ensemble, plot_error_growth, plot_overview, plot_rollout, png
 from morph.lead_windows import lead_windows, overall, window_errors
 from morph.model.surrogate import Surrogate
-from morph.provenance import record, write_whole
+from morph.provenance import record
 from morph.report import report
+from morph.results import print_tables, write_results
 from morph.rollout import Forecast
 from morph.scoring import Scores, check_lengths, score, work
 from morph.summary import summarise
-from morph.tables import ensemble_table, error_table, overall_table, valid_table
 
 _WHERE = ("data_dir", "level", "suite_seed")  # what a checkpoint of a run says of its data
 
@@ -117,17 +114,8 @@ def main(config: DictConfig) -> None:
             options=plain | effective,
             overall=all_in_one,
         )
-    _write(folder, scores, summaries, all_in_one, config.figures, page)
-    tables = [error_table(summaries, ahead) for ahead in ("one_step", "rollout")]
-    tables.append(valid_table(summaries, config.valid_threshold))
-    if ensemble is not None:
-        tables.append(ensemble_table(summaries))
-    unreached = [window for window in windows if not any(window in one["windows"] for one in summaries.values())]
-    tables.append(overall_table(all_in_one, len(summaries), unreached))
-    for table in tables:
-        # A number that is cut off is none: lines that are too long for a terminal go on in the next one.
-        wide = Measurement.get(console, console.options.update(max_width=400), table).maximum
-        Console(width=max(console.width, wide)).print(table, "", sep="\n")
+    write_results(folder, scores, summaries, all_in_one, config.figures, page)
+    print_tables(console, summaries, all_in_one, windows, config.valid_threshold, ensemble is not None)
     figures = ", figures/" if config.figures else ""
     console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json, overall.json{figures}", soft_wrap=True)
     if page is not None:
@@ -231,42 +219,6 @@ def _judge(
             if not console.is_terminal:  # a log file shows no bar
                 console.print(f"judged {name}: {len(adapter)} trajectories")
     return scores
-
-
-def _write(
-    folder: Path,
-    scores: dict[str, Scores],
-    summaries: dict[str, dict[str, Any]],
-    all_in_one: dict[str, Any],
-    figures: bool,
-    page: str | None,
-) -> None:
-    """Everything is made in memory first: HDF5 cannot be stopped in the middle of a file that finds the disk full."""
-    files: dict[str, str | bytes | memoryview] = {
-        "metrics.nc": _netcdf({name: of_dataset.metrics for name, of_dataset in scores.items()}),
-        "rollout.nc": _netcdf({name: of_dataset.rollouts for name, of_dataset in scores.items()}),
-        "summary.json": json.dumps(summaries, indent=2, allow_nan=False) + "\n",
-        "overall.json": json.dumps(all_in_one, indent=2, allow_nan=False) + "\n",
-    }
-    if figures:
-        (folder / "figures").mkdir(exist_ok=True)
-        files["figures/overview.png"] = png(plot_overview(summaries))
-        for name, (metrics, rollouts) in scores.items():
-            files[f"figures/{name}_error.png"] = png(plot_error_growth(metrics))
-            if "crps" in metrics:
-                files[f"figures/{name}_ensemble.png"] = png(plot_ensemble(metrics))
-            if rollouts.data_vars:
-                files[f"figures/{name}_rollout.png"] = png(plot_rollout(rollouts))
-    if page is not None:
-        files["report.html"] = page
-    for name, content in files.items():
-        write_whole(folder / name, content)
-
-
-def _netcdf(datasets: dict[str, xr.Dataset]) -> memoryview:
-    """A file with one group per data set: `xarray.open_dataset(path, group=name)`."""
-    tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in datasets.items()})
-    return tree.to_netcdf(engine="h5netcdf")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
     commands = [
         line.split("#")[0].split()[2:] for line in README.splitlines() if line.startswith("python -m morph.evaluate")
     ]
-    assert len(commands) == 7
+    assert len(commands) == 8
     (published,) = (command for command in commands if command[1].endswith(".pth"))
     published += [f"data_dir={suite_root}", "level=tiny", "steps=2"]
     (ensemble,) = (command for command in commands if "members=16" in command)
