@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.demo
 	$(BIN)/python -m data_adapters.suite level=small
 	$(BIN)/python -m morph.train +experiment=demo overwrite=true
-	$(BIN)/python -m morph.evaluate checkpoint=runs/demo run_dir=runs/demo one_step_windows=128 \
+	$(BIN)/python -m morph.evaluate checkpoint=runs/demo run_dir=runs/demo one_step_windows=128 report=true \
 	  data=[cfd1d,dr2d,swe2d,ns2d,mhd3d,cfd3d,dr1d,burgers1d,gs2d,ns3d]
 
 # Every check that a change has to pass.
