@@ -13,7 +13,7 @@ BATCH = {1: 8, 2: 4, 3: 1}
 CONTEXT = 4
 LONGEST = 30
 """Frames of a rollout, fewer where trajectories end before."""
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 """Learning rates of the sweep."""
 Speed = Mapping[tuple[str, str], Mapping[str, Any]]
 """(model, system) -> a line of speed.csv; `mix` is measured as nano, which it is."""

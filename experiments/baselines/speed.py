@@ -34,7 +34,7 @@ def measure(commands: Mapping[tuple[str, str], Sequence[str]], repeats: int) -> 
 
     All models of a system take turns in this process, and the least of `repeats` times counts: what else runs on the
     machine only adds to it.  A training step reads its batch, as in training.  GFLOP counts matrix products,
-    convolutions and attention of one forward pass, per sample; Fourier transforms are not counted.
+    convolutions, attention and Fourier transforms of one forward pass, per sample.
     """
     for system in dict.fromkeys(system for _, system in commands):
         prepared = {model: _prepare(options) for (model, name), options in commands.items() if name == system}
