@@ -91,6 +91,23 @@ def test_a_smoothed_field_has_lost_its_high_wavenumbers() -> None:
     assert nothing.amax().item() == pytest.approx(0.25, rel=1e-5)
 
 
+def test_what_was_kept_from_inference_serves_a_gradient() -> None:
+    grid = (1, 10, 14)  # of no other test: nothing is kept of it yet
+    prediction, target = states(1, 1, 1, *grid), states(1, 1, 1, *grid, seed=1)
+    with torch.inference_mode():
+        for metric in (fourier_bands, spectral_error):
+            metric(prediction, target)
+        energy_spectrum(target, 2)
+    prediction.requires_grad_()
+    total = spectral_error(prediction, target).sum() + energy_spectrum(prediction, 2)[1].sum()
+    (total + fourier_bands(prediction, target)[..., 0].sum()).backward()
+    only_squares = 2 * (2 * prediction - target) / (10 * 14)
+    assert not torch.allclose(prediction.grad, only_squares)
+    prediction.grad = None
+    (spectral_error(prediction, target).sum() + energy_spectrum(prediction, 2)[1].sum()).backward()
+    assert torch.allclose(prediction.grad, only_squares.detach(), rtol=1e-10)  # Parseval's identity, differentiated
+
+
 def test_spectra_of_another_number_of_axes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"axes: expected the number of spatial axes of \(1, 24, 32\), found 1"):
         energy_spectrum(states(1, 1, 1, *GRIDS[2]), 1)

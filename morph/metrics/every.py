@@ -64,6 +64,7 @@ def is_defined(
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def defined_on_grid(depth: int, height: int, width: int) -> Bool[Tensor, "metric"]:
     """Which of METRICS there are on a grid without absent points: a coarse one has no high wavenumbers."""
     nothing = torch.zeros(1, 1, 1, depth, height, width)

@@ -140,6 +140,7 @@ def fourier_bands(
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _shells(shape: tuple[int, ...], device: torch.device) -> tuple[Int[Tensor, "mode"], Int[Tensor, "mode"], int]:
     """Which modes count, the shell that each belongs to, and how many shells there are."""
     halves = [torch.arange(size // 2) for size in shape]

@@ -136,6 +136,7 @@ def _modes(
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def _shells(
     shape: tuple[int, ...], measures: tuple[float, ...], device: torch.device
 ) -> tuple[Int[Tensor, "mode"], Float[Tensor, "mode"], int]:
@@ -146,6 +147,7 @@ def _shells(
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def _bands(shape: tuple[int, ...], device: torch.device) -> tuple[Int[Tensor, "mode"], Float[Tensor, "mode"]]:
     wavenumber, weight = _modes(shape, tuple(float(size) for size in shape), torch.float32)
     low, high = log10(2 * pi / max(shape)), log10(pi * sqrt(len(shape)) + 1e-6)
