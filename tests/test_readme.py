@@ -27,12 +27,12 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
     commands = [
         line.split("#")[0].split()[2:] for line in README.splitlines() if line.startswith("python -m morph.evaluate")
     ]
-    assert len(commands) == 8
+    assert len(commands) == 9
     (published,) = (command for command in commands if command[1].endswith(".pth"))
     published += [f"data_dir={suite_root}", "level=tiny", "steps=2"]
     (ensemble,) = (command for command in commands if "members=16" in command)
     ensemble += ["data=[cfd1d]", "steps=2"]
-    for other in ("scratch", "fno", "unet"):
+    for other in ("scratch", "ns2d", "fno", "unet"):
         copytree(tmp_path / "runs" / "demo", tmp_path / "runs" / other)
     save(tmp_path / "morph-Ti-FM-max_ar1_ep225.pth", published_state(**SIZES["Ti"]))
     for command in [*commands, ["morph.evaluate", "checkpoint=runs/demo", "run_dir=runs/demo"]]:
@@ -74,7 +74,7 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
 def test_its_other_commands_compose(call: Any, tmp_path: Path) -> None:
     shown = ("python -m morph.train", "python -m morph.benchmark")
     commands = [line.split("#")[0].split() for line in README.splitlines() if line.startswith(shown)]
-    assert len(commands) == 7 + 1 + 2 + 2 + 3 + 1
+    assert len(commands) == 1 + 7 + 1 + 2 + 2 + 3 + 1
     for command in commands:
         done = call(*command[2:], "--cfg", "job", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -83,3 +83,10 @@ def test_its_other_commands_compose(call: Any, tmp_path: Path) -> None:
 def test_its_links_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_its_figures_are_small() -> None:
+    figures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    assert figures
+    for figure in figures:
+        assert (ROOT / figure).stat().st_size < 200_000, figure
