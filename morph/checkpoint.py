@@ -13,7 +13,7 @@ from torch import Tensor
 from morph.layout import TrainedOn
 from morph.model.adapter import add_adapter, merge_adapter
 from morph.model.adapter_folder import Adapter, hash_of, is_adapter_folder, read_adapter, write_adapter
-from morph.model.build import build, is_description
+from morph.model.build import build, lacking
 from morph.model.folder import is_model_folder, read_folder
 from morph.model.morph import Morph
 from morph.model.reference import infer_config, read_reference
@@ -153,8 +153,8 @@ def read_checkpoint(
             read = _read_adapted(path, base)
         elif path.is_dir():
             stored, weights = read_folder(path)
-            if not is_description(stored):
-                raise ValueError(f"its config.json does not describe a model: it says {', '.join(stored) or 'nothing'}")
+            if missing := lacking(stored):
+                raise ValueError(f"its config.json is not that of a model: it lacks {', '.join(missing)}")
             trained_on = stored.pop("trained_on", None)
             read = Checkpoint(
                 _with_filling(stored),

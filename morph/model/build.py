@@ -8,7 +8,7 @@ from morph.model.morph import Morph
 from morph.model.naive import Naive
 from morph.model.surrogate import Surrogate
 
-__all__ = ["build", "is_description"]
+__all__ = ["build", "lacking"]
 
 _KINDS: Mapping[str, Callable[..., Surrogate]] = {"FNO": FNO, "U-Net": UNet, "naive": Naive}
 
@@ -27,7 +27,7 @@ def build(config: Mapping[str, Any]) -> Surrogate:
     return _KINDS[kind](**{key: value for key, value in config.items() if key != "kind"})
 
 
-def is_description(stored: Mapping[str, Any]) -> bool:
-    """Whether a stored configuration says what `build` needs to know, whether or not it is right."""
+def lacking(stored: Mapping[str, Any]) -> list[str]:
+    """What a stored configuration does not say, of what every model needs; whether the rest is right is for `build`."""
     needed = {"normalisation", "capacity"} | (set() if "kind" in stored else {"dim", "mixer"})
-    return needed <= stored.keys()
+    return sorted(needed - stored.keys())
