@@ -110,7 +110,7 @@ def test_damaged_exports_name_the_file(export: Any, published: Path, tmp_path: P
     (folder / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match=r"not that of a Morph: .* found model_type"):
         Morph.from_pretrained(folder)
-    with pytest.raises(ValueError, match=r"config\.json is not that of a Morph: it lacks capacity, dim, mixer"):
+    with pytest.raises(ValueError, match=r"config\.json is not that of a model: it lacks capacity, dim, mixer"):
         load_checkpoint(folder)
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"there is no .*config\.json"):
