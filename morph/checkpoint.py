@@ -72,7 +72,7 @@ class Checkpoint(NamedTuple):
         its context.
         """
         stored = self.config["normalisation"]
-        published = stored == "none" and self.config["filling"] == "repeat" and not self.trained_on.specs
+        published = stored == "none" and self.config.get("filling") == "repeat" and not self.trained_on.specs
         kind = wanted or ("context" if published else stored)
         if kind != stored and not wanted:
             print(f"normalisation={kind}: a published model expects normalised frames")

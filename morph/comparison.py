@@ -123,8 +123,9 @@ def with_own_scales(model: Surrogate, spec: DatasetSpec) -> nn.Module:
 
 def costs(
     checkpoints: Mapping[str, Checkpoint],
-    models: Mapping[str, nn.Module],
+    models: Mapping[str, Surrogate],
     adapter: DatasetAdapter,
+    spec: DatasetSpec,
     contexts: Mapping[str, int],
     batch_size: int,
     device: str,
@@ -136,6 +137,7 @@ def costs(
         checkpoints: By name.
         models: By name, on the device.
         adapter: The data set.
+        spec: Its specification, under the name that it has here.
         contexts: Frames that each sees.
         batch_size: Samples that are forecast at once.
         device: Where.
@@ -145,7 +147,7 @@ def costs(
         windows = Windows(adapter, contexts[name])
         size = min(batch_size, len(windows))
         batch = move_data_to_device(windows.batch(range(size)), device)
-        step = partial(model, batch.context, batch.conditions)
+        step = partial(with_own_scales(model, spec), batch.context, batch.conditions)
         found[name] = {
             "parameters": sum(weight.numel() for weight in model.parameters()),
             **forecast_cost(step, size, device),

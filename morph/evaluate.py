@@ -21,7 +21,7 @@ from morph.ensemble import Ensemble, dropout_on
 from morph.execution import device as choose_device
 from morph.lead_windows import lead_windows, overall, window_errors
 from morph.model.surrogate import Surrogate
-from morph.provenance import record
+from morph.provenance import record, write_whole
 from morph.report import report
 from morph.results import print_tables, write_results
 from morph.rollout import Forecast
@@ -64,9 +64,10 @@ def main(config: DictConfig) -> None:
         adapter = open_split(dataset, config.split, name)
         scales = checkpoint.trained_on.scales_of(replace(adapter.spec, name=name))
         adapters[name] = adapter = with_statistics(adapter, scales)
-        model.admit(f"data set {name!r}", context, adapter.spec)
+        shape = (adapter.spec.num_fields, adapter.spec.num_components, len(adapter.spec.axes))
+        model.admit(f"data set {name!r}", context, *shape)
         for other, one in compared.items():
-            one.model.admit(f"compare {other}: data set {name!r}", one.context, adapter.spec)
+            one.model.admit(f"compare {other}: data set {name!r}", one.context, *shape)
     batch_sizes = {
         name: dataset.get("batch_size", 1) if config.batch_size is None else config.batch_size
         for name, dataset in datasets.items()
@@ -89,20 +90,29 @@ def main(config: DictConfig) -> None:
     contexts = {name: one.context for name, one in compared.items()}
     device = choose_device(config.device)
     models = {name: model.to(device) for name, model in models.items()}
-    scores = _judge(models, context, contexts, adapters, batch_sizes, ensemble, config, console)
     checkpoints = {"model": checkpoint, **{name: one.checkpoint for name, one in compared.items()}}
     sees = {"model": context, **contexts}
+    cost = {
+        name: costs(
+            checkpoints, models, adapter, replace(adapter.spec, name=name), sees, batch_sizes[name], str(device)
+        )
+        for name, adapter in adapters.items()
+    }
+    scores = _judge(models, context, contexts, adapters, batch_sizes, ensemble, config, console)
     summaries = {
         name: {
             **summarise(of_dataset.metrics),
             "windows": window_errors(of_dataset.metrics, windows),
             "zero_shot": name not in checkpoint.trained_on.names,
-            "cost": costs(checkpoints, models, adapters[name], sees, batch_sizes[name], device),
+            "cost": cost[name],
         }
         for name, of_dataset in scores.items()
     }
     all_in_one = overall({name: of_dataset.metrics for name, of_dataset in scores.items()}, windows)
-    page = None
+    write_results(folder, scores, summaries, all_in_one, config.figures)
+    print_tables(console, summaries, all_in_one, windows, config.valid_threshold, ensemble is not None)
+    figures = ", figures/" if config.figures else ""
+    console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json, overall.json{figures}", soft_wrap=True)
     if config.report:
         lines = {name: f"{training(name, one.checkpoint, one.context)} ({one.path})" for name, one in compared.items()}
         page = report(
@@ -114,11 +124,7 @@ def main(config: DictConfig) -> None:
             options=plain | effective,
             overall=all_in_one,
         )
-    write_results(folder, scores, summaries, all_in_one, config.figures, page)
-    print_tables(console, summaries, all_in_one, windows, config.valid_threshold, ensemble is not None)
-    figures = ", figures/" if config.figures else ""
-    console.print(f"Results in {folder}: metrics.nc, rollout.nc, summary.json, overall.json{figures}", soft_wrap=True)
-    if page is not None:
+        write_whole(folder / "report.html", page)
         console.print(f"Report: {folder / 'report.html'} ({len(page.encode()) / 1e6:.1f} MB)", soft_wrap=True)
 
 

@@ -145,7 +145,8 @@ def plan(
     clock = Clock(dataset, selection.roles.time)
     last = clock.locate(start)
     window = _window(model, known, context, last)
-    model.capacity.admit("the input", len(window), len(selection.parts), max(map(len, selection.parts)))
+    shape = (len(selection.parts), max(map(len, selection.parts)), len(selection.roles.axes))
+    model.admit("the input", len(window), *shape)
     if missing not in (None, "refuse", "mask"):
         raise ValueError(f"missing: expected refuse or mask, found {missing!r}")
     expected = selection.like.dt if selection.like else None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -137,7 +138,8 @@ class Forecaster(LightningModule):
                 "finetune.train: time_attention has no effect on a context of one frame; raise window.context"
             )
         for name, spec in data.specs.items():
-            self.model.admit(f"data set {name!r}", data.context, spec)
+            shape = (spec.num_fields, spec.num_components, len(spec.axes))
+            self.model.admit(f"data set {name!r}", data.context, *shape)
             if self.model.normalisation.kind == "dataset" and data.train[name].adapter.statistics is None:
                 raise ValueError(
                     f"data set {name!r}: normalisation=dataset needs the statistics of its training split, and there "
@@ -153,13 +155,14 @@ class Forecaster(LightningModule):
         self._watch.stop()
 
     def on_validation_end(self) -> None:
-        """Time goes on, unless it was the validation before training."""
-        if not self.trainer.sanity_checking:
+        """Time goes on, unless it was the validation before training, or without any."""
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self._watch.start()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Time of the run until then."""
-        self._watch = Stopwatch(checkpoint["morph"].get("seconds", 0.0))
+        """Time of the run until then, not a number where that is not known."""
+        seconds = checkpoint["morph"].get("seconds")
+        self._watch = Stopwatch(math.nan if seconds is None else seconds)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the batch's number in the run and the rank."""
@@ -274,7 +277,7 @@ class Forecaster(LightningModule):
             "plan": data.plan | self.trained,
             "adapter": dict(self.model.adapter),
             "base": self.base,
-            "seconds": self._watch.seconds,
+            "seconds": None if math.isnan(self._watch.seconds) else self._watch.seconds,
         }
 
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 __all__ = ["origin", "record", "write_whole"]
 
 _PACKAGES = ("morph", "torch", "lightning", "numpy", "h5py", "xarray")
+_BASELINES = ("neuraloperator", "monai")  # an extra, which may be missing
 
 
 def record(folder: Path, config: DictConfig, name: str) -> None:
@@ -41,7 +42,10 @@ def origin() -> dict[str, Any]:
         "command": shlex.join(sys.orig_argv),
         "git": _git_revision(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {
+            **{name: _version(name) for name in _PACKAGES},
+            **{name: found for name in _BASELINES if (found := _version(name))},
+        },
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),

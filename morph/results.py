@@ -23,9 +23,8 @@ def write_results(
     summaries: Mapping[str, Mapping[str, Any]],
     all_in_one: Mapping[str, Any],
     figures: bool,
-    page: str | None,
 ) -> None:
-    """Write metrics.nc, rollout.nc, summary.json, overall.json, and what is asked for of the figures and report.html.
+    """Write metrics.nc, rollout.nc, summary.json, overall.json, and the figures.
 
     Everything is made in memory first: HDF5 cannot be stopped in the middle of a file that finds the disk full.
 
@@ -35,7 +34,6 @@ def write_results(
         summaries: By data set, see `morph.summary.summarise`.
         all_in_one: See `morph.lead_windows.overall`.
         figures: Whether pictures are drawn.
-        page: The content of report.html; None for none.
     """
     files: dict[str, str | bytes | memoryview] = {
         "metrics.nc": _netcdf({name: of_dataset.metrics for name, of_dataset in scores.items()}),
@@ -52,8 +50,6 @@ def write_results(
                 files[f"figures/{name}_ensemble.png"] = png(plot_ensemble(metrics))
             if rollouts.data_vars:
                 files[f"figures/{name}_rollout.png"] = png(plot_rollout(rollouts))
-    if page is not None:
-        files["report.html"] = page
     for name, content in files.items():
         write_whole(folder / name, content)
 

@@ -105,8 +105,16 @@ def _differences(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str)
     return [f"{prefix}{key}={stored.get(key)}, now {value}" for key, value in now.items() if stored.get(key) != value]
 
 
-def score_only(trainer: Trainer, forecaster: Forecaster, data: MixtureDataModule, run_dir: Path) -> None:
-    """What is left of a run of a model without parameters: its scores in validation, and a checkpoint."""
+def score_only(
+    trainer: Trainer, forecaster: Forecaster, data: MixtureDataModule, run_dir: Path, resume: Path | None
+) -> None:
+    """What is left of a run of a model without parameters: its scores in validation, and a checkpoint.
+
+    Raises:
+        ValueError: It is to be resumed.
+    """
+    if resume:
+        raise ValueError(f"resume: the model of {resume} has no parameters, so there is nothing to continue")
     print("This model has no parameters: nothing is trained, and its checkpoint serves as any other's")
     trainer.validate(forecaster, data, verbose=False)
     trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")

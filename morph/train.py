@@ -63,7 +63,7 @@ def main(config: DictConfig) -> None:
     if any(parameter.requires_grad for parameter in forecaster.parameters()):
         trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
     else:
-        score_only(trainer, forecaster, data, run_dir)
+        score_only(trainer, forecaster, data, run_dir, resume)
     if trainer.interrupted or trainer.received_sigterm:
         raise KeyboardInterrupt
     if trainer.is_global_zero:

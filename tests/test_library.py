@@ -91,6 +91,7 @@ def test_the_operator_is_that_of_the_library(dimensions: int) -> None:
     assert isinstance(model, FNO)
     from neuralop import models
 
+    # The places of the points are channels of ours, and added by theirs.
     channels = torch.randn(2, 12, *GRIDS[dimensions][3 - dimensions :])
     theirs = models.FNO(n_modes=(6,) * dimensions, hidden_channels=8, n_layers=2, in_channels=12, out_channels=4)
     for name, parameter in theirs.named_parameters():
@@ -137,8 +138,13 @@ def test_naive_models_are_the_naive_forecasts(base: str) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the FNO is made for 1-D data, found \(D, H, W\) = \(1, 12, 20\)"):
         _model("FNO", 1)(_context(2))
-    with pytest.raises(ValueError, match="context: the U-Net sees 3 frames and no other number, found 2"):
+    with pytest.raises(
+        ValueError,
+        match="the input: this U-Net sees 3 frames of context and no other number, found 2;",
+    ):
         _model("U-Net", 2)(_context(2)[:, :2])
+    with pytest.raises(ValueError, match=r"the U-Net needs two points along each axis"):
+        _model("U-Net", 2)(torch.randn(1, 3, 2, 2, 1, 1, 20))
     with pytest.raises(ValueError, match=r"model.width: expected a multiple of 8, found 20"):
         UNet(dimensions=1, capacity=CAPACITY, width=20)
     with pytest.raises(ValueError, match=r"model.modes: expected a positive integer for 2-D data, found None"):
@@ -180,6 +186,7 @@ def test_a_run_from_training_to_evaluation(
     assert cost["parameters"] == sum(p.numel() for p in one.parameters())
     if name in NAIVE:
         assert cost["gflop"] == 0
+        assert cost["training_seconds"] == 0
         assert found["one_step_vrmse"] == found[f"{name}_vrmse"]
         assert found["rollout_vrmse"] == found[f"{name}_rollout_vrmse"]
     else:
@@ -228,3 +235,29 @@ def test_their_configurations_have_about_three_million_parameters() -> None:
             config = OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml")
             model = instantiate(config, dimensions=dimensions, capacity=capacity)
             assert 2.3e6 < sum(p.numel() for p in model.parameters()) < 3.6e6
+
+
+@pytest.mark.parametrize("normalisation", ["dataset", "none"])
+def test_it_is_judged_in_the_scales_that_it_was_trained_in(
+    call: Callable[..., Any], suite_root: Path, tmp_path: Path, normalisation: str
+) -> None:
+    small = ("model.modes.in_1d=8", "model.width.in_1d=8", f"model.normalisation={normalisation}")
+    done = call(
+        "morph.train", "model=fno", *small, "data=cfd1d", "level=tiny", f"data_dir={suite_root}", "run_dir=run",
+        "mixture.steps_per_epoch=1", "trainer.max_epochs=1", "loader.validation_windows=2",
+        "trainer.log_every_n_steps=1", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    judged = ("checkpoint=run", "compare={same:run}", "one_step_windows=2", "steps=2", "figures=false")
+    done = call("morph.evaluate", *judged, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())["cfd1d"]
+    assert found["one_step_ratio_to_same"] == 1
+
+
+def test_a_naive_model_cannot_be_resumed(call: Callable[..., Any], suite_root: Path, tmp_path: Path) -> None:
+    options = ("model=persistence", "data=cfd1d", "level=tiny", f"data_dir={suite_root}", "loader.validation_windows=2")
+    assert call("morph.train", *options, "run_dir=run", cwd=tmp_path).returncode == 0
+    done = call("morph.train", *options, "resume=run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "has no parameters, so there is nothing to continue" in done.stderr

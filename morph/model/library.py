@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from morph.layout import Conditions, Context, DatasetSpec, State
+from morph.layout import Conditions, Context, State
 from morph.model.padding import pad
 from morph.model.surrogate import Capacity, Surrogate
 from morph.normalisation import Normalisation
@@ -76,15 +76,15 @@ class _Library(Surrogate):
         frame = self.capacity.max_fields * self.capacity.max_components
         return self.capacity.max_context * frame, frame
 
-    def admit(self, what: str, context: int, spec: DatasetSpec) -> None:
-        """Check that a data set fits.
+    def admit(self, what: str, context: int, fields: int, components: int, dimensions: int) -> None:
+        """Check that data fits, with so many frames of context.
 
         Raises:
             ValueError: It does not; begins with `what`.
         """
         size = self.capacity
         most = {"D": self.dimensions, " fields": size.max_fields, " components": size.max_components}
-        found = {"D": len(spec.axes), " fields": spec.num_fields, " components": spec.num_components}
+        found = {"D": dimensions, " fields": fields, " components": components}
         for noun, count in found.items():
             if count > most[noun] or (noun == "D" and count != most[noun]):
                 limit = "up to " if noun != "D" else ""
@@ -92,12 +92,13 @@ class _Library(Surrogate):
                     f"{what} has {count}{noun}, and this {self.kind} is made for {limit}{most[noun]}{noun}; "
                     "train one on such data: model=fno or model=unet, data=..."
                 )
-        self._check_context(context)
+        self._check_context(what, context)
 
-    def _check_context(self, context: int) -> None:
+    def _check_context(self, what: str, context: int) -> None:
         if context != self.capacity.max_context:
             raise ValueError(
-                f"context: the {self.kind} sees {self.capacity.max_context} frames and no other number, found {context}"
+                f"{what}: this {self.kind} sees {self.capacity.max_context} frames of context and no other number, "
+                f"found {context}; leave context out, or train one with window.context={context}"
             )
 
     def output(self, frames: Context, conditions: Conditions) -> State:
@@ -106,8 +107,10 @@ class _Library(Surrogate):
         Raises:
             ValueError: Another number of dimensions, or of frames.
         """
-        self._check_context(frames.shape[1])
+        self._check_context("the input", frames.shape[1])
         fields, components, *grid = frames.shape[2:]
+        if self.multiple > 1 and min(grid[3 - self.dimensions :]) < 2:
+            raise ValueError(f"the {self.kind} needs two points along each axis, found (D, H, W) = {tuple(grid)}")
         if max(grid[: 3 - self.dimensions], default=1) > 1:
             raise ValueError(f"the {self.kind} is made for {self.dimensions}-D data, found (D, H, W) = {tuple(grid)}")
         size = self.capacity
@@ -166,7 +169,9 @@ class FNO(_Library):
             n_modes=(options["modes"],) * dimensions,
             hidden_channels=options["width"],
             n_layers=options["depth"],
-            in_channels=in_channels,
+            # The places of the points are added here: the library keeps them on the device that it first computed on.
+            in_channels=in_channels + dimensions,
+            positional_embedding=None,
             out_channels=out_channels,
         )
         if predict == "increment":
@@ -182,15 +187,17 @@ class FNO(_Library):
 
     @property
     def kernels(self) -> Sequence[Tensor]:
-        """The weights that decay."""
+        """The weights that decay: all but vectors, as it is customary for this model."""
         return [value for value in self.weights.values() if value.ndim > 1]
 
     def network(self, channels: Float[Tensor, "B channels *space"]) -> Float[Tensor, "B channels_out *space"]:
         """The operator."""
         weights = {name.replace("/", "."): value.float() for name, value in self.weights.items()}
         weights |= {name: torch.view_as_complex(weights[name].contiguous()) for name in self._complex}
+        axes = [torch.linspace(0, 1, size + 1, device=channels.device)[:-1] for size in channels.shape[2:]]
+        places = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(channels), *(-1,) * len(axes), -1)
         with torch.autocast(channels.device.type, enabled=False):
-            made: Tensor = functional_call(self._operator[0], weights, (channels.float(),))
+            made: Tensor = functional_call(self._operator[0], weights, (torch.cat((channels.float(), places), 1),))
         return made
 
 

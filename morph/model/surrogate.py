@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from morph.layout import Conditions, Context, DatasetSpec, State, TrainedOn
+from morph.layout import Conditions, Context, State, TrainedOn
 from morph.normalisation import Normalisation
 
 if TYPE_CHECKING:  # it takes half a second to import, and what trains does without
@@ -69,7 +69,9 @@ class Surrogate(nn.Module):
         self.capacity = capacity if isinstance(capacity, Capacity) else Capacity(**capacity)
         self.normalisation = normalisation
         if normalisation.base == "linear" and self.capacity.max_context < 2:
-            raise ValueError("base=linear needs a context of at least 2 frames; raise model.capacity.max_context")
+            raise ValueError(
+                "base=linear needs a context of at least 2 frames; raise window.context and model.capacity.max_context"
+            )
         # What it learned from, as far as it is known: forecasts of labelled data are compared with it.
         self.trained_on: TrainedOn | None = None
         self.adapter: dict[str, Any] = {}  # see morph.model.adapter
@@ -99,7 +101,8 @@ class Surrogate(nn.Module):
 
     @property
     def kernels(self) -> Sequence[Tensor]:
-        """The weights that decay; whatever else there is, is a scale, an offset, a query or a position."""
+        """The weights that decay, unless a model says otherwise those of linear layers and convolutions: whatever else
+        there is, is a scale, an offset, a query or a position."""
         layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
         return [module.weight for module in self.modules() if isinstance(module, layers)]
 
@@ -108,13 +111,13 @@ class Surrogate(nn.Module):
         """Parts that can be compiled, or computed again for the gradient, each by itself; () where there are none."""
         return ()
 
-    def admit(self, what: str, context: int, spec: DatasetSpec) -> None:
-        """Check that a data set fits.
+    def admit(self, what: str, context: int, fields: int, components: int, dimensions: int) -> None:
+        """Check that data fits, with so many frames of context.
 
         Raises:
             ValueError: It does not; begins with `what`.
         """
-        self.capacity.admit(what, context, spec.num_fields, spec.num_components)
+        self.capacity.admit(what, context, fields, components)
 
     def restore(self, weights: Mapping[str, Tensor]) -> None:
         """Take over weights, in the precision that the model has, and turn to evaluation.
