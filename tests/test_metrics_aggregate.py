@@ -82,6 +82,7 @@ def test_geometric_mean() -> None:
     assert np.allclose(geometric_mean(1 / ratios), 1 / geometric_mean(ratios), rtol=1e-14)
     assert geometric_mean(np.array([0.0, 5.0])) == 0
     assert geometric_mean(np.array([1.0, np.inf])) == np.inf
+    assert np.isnan(geometric_mean(np.array([0.0, np.inf])))
     assert np.isnan(geometric_mean(np.array([])))
     with pytest.raises(ValueError, match="expected values of at least 0, found -2"):
         geometric_mean(np.array([1.0, -2.0]))

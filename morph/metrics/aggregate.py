@@ -101,8 +101,9 @@ def bootstrap_interval(
 
 
 def interval(means: Float[np.ndarray, "resamples"], confidence: float = 0.95) -> tuple[float, float]:
-    """Between which two of the means this share of them lies; NaN, NaN where one of them is NaN."""
-    if np.isnan(means).any():
+    """Between which two of the means this share of them lies; NaN, NaN where one of them is NaN or there
+    is none."""
+    if not len(means) or np.isnan(means).any():
         return np.nan, np.nan
     # One of the values each: between a finite and an infinite one there is nothing.
     ends = [(1 - confidence) / 2, (1 + confidence) / 2]
@@ -112,7 +113,8 @@ def interval(means: Float[np.ndarray, "resamples"], confidence: float = 0.95) ->
 
 def geometric_mean(values: Float[np.ndarray, "*resamples n"]) -> Float[np.ndarray, "*resamples"]:
     """exp(mean(log x)) over the last axis: of ratios, the one mean for which the mean of inverses is the inverse of the
-    mean (Fleming and Wallace 1986, doi 10.1145/5666.5673).  0 where one of the values is; NaN of none.
+    mean (Fleming and Wallace 1986, doi 10.1145/5666.5673).  0 where one of the values is 0, infinite where one is
+    infinite, NaN where there are both, and NaN of none.
 
     Raises:
         ValueError: A value is negative.
