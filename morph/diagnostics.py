@@ -53,7 +53,8 @@ def grid_of(adapter: DatasetAdapter) -> Grid:
     """The grid on which the coordinates of a data set say that it lies.
 
     A divergence needs uniform Cartesian axes, called x, y and z, at least two of them: in 1-D it is the gradient
-    itself.  Component i of a vector belongs to axis i, unless the components' names end in those of the axes.
+    itself.  Component i of a vector belongs to axis i, unless the components' names end in those of the axes: after
+    an underscore, or as the last letter of names that differ in nothing else (vx, vy).
     """
     spec = adapter.spec
     spacing = _spacing(spec, adapter.coordinates)
@@ -214,6 +215,8 @@ def _spacing(spec: DatasetSpec, coordinates: Mapping[str, np.ndarray]) -> tuple[
 def _order(components: tuple[str, ...], axes: tuple[str, ...]) -> tuple[int, ...]:
     """Which component belongs to each axis; () where that is not known."""
     ends = [component.lower().rsplit("_", 1)[-1] for component in components]
+    if len({component.lower()[:-1] for component in components}) == 1:
+        ends = [component.lower()[-1] for component in components]
     if set(ends) == set(axes):
         return tuple(ends.index(axis) for axis in axes)
     # Names that say nothing: (u, v) on (x, y), but on (y, x) they may go either way.

@@ -40,7 +40,8 @@ _METRICS = {
 def describe(metrics: xr.Dataset, *, unstable: float, valid_threshold: float, ensemble: Ensemble | None) -> None:
     """Say in the attributes of `morph.scoring.Scores.metrics` what each variable is, and its unit."""
     errors = (
-        "formula and metric_unit of each; a mean over the components of a vector; infinite where the forecast is not"
+        "formula and metric_unit of each; a mean over the components of a vector; infinite, and pearson 0, where the "
+        "forecast is not finite; relative_l1 and relative_l2 also where the truth is zero throughout"
     )
     said: dict[str, dict[str, Any]] = {
         "lead_time": {"long_name": "time since the last frame of context", "units": _TIME},

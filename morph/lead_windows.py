@@ -83,13 +83,14 @@ def overall(metrics: Mapping[str, xr.Dataset], windows: Sequence[str]) -> dict[s
         By window ("one_step", "rollout" and those of lead time that a data set reaches) and forecast:
         `ratio_to_persistence`, the geometric mean over data sets of the mean VRMSE over persistence's, with its 95 %
         interval: trajectories are drawn with replacement in each data set, the same ones for both forecasts, while the
-        data sets stay what they are; `average_rank` by VRMSE among all forecasts, None of a single data set, which is
+        data sets stay what they are, and a sample in which persistence has no error on one of them is left out for all
+        forecasts; `average_rank` by VRMSE among all forecasts, None of a single data set, which is
         no average; `datasets`, those that are counted.  Others do not reach the window, or persistence has no error on
         them or lacks data.  A number that is not finite is None.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for window in ("one_step", "rollout", *windows):
-        errors, resampled, counted = [], [], []
+        errors, resampled, usable, counted = [], [], [], []
         for number, (dataset, one) in enumerate(metrics.items()):
             per_trajectory = _per_trajectory(one, window, "vrmse")
             if per_trajectory is None:
@@ -110,14 +111,16 @@ def overall(metrics: Mapping[str, xr.Dataset], windows: Sequence[str]) -> dict[s
             drawn = (
                 bootstrap_means(means, counts, seed=number) if len(means.T) > 1 else np.full((len(means), 1), np.nan)
             )
-            resampled.append(drawn / drawn[persistence])
+            usable.append(drawn[persistence] != 0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                resampled.append(drawn / drawn[persistence])
         if not counted:
             continue
         table = np.stack(errors)
         ranks = average_rank(table) if len(counted) > 1 else np.full(len(forecasts), np.nan)
         ratios = geometric_mean((table / table[:, [persistence]]).T)
-        draws = [np.broadcast_to(one, (len(forecasts), max(len(r.T) for r in resampled))) for one in resampled]
-        spread = geometric_mean(np.stack(draws, -1))
+        draws = np.stack(np.broadcast_arrays(*resampled), -1)
+        spread = geometric_mean(draws[:, np.logical_and.reduce(np.broadcast_arrays(*usable))])
         found[window] = {}
         for i, name in enumerate(forecasts):
             low, high = interval(spread[i])

@@ -1,12 +1,12 @@
 """How good are forecasts: errors over all windows one step ahead, and over the lead time of whole rollouts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from morph.baselines import NAIVE
@@ -19,7 +19,7 @@ from morph.labels import describe, labelled_rollouts, parameters
 from morph.layout import Conditions
 from morph.metrics import METRICS, valid_time
 from morph.rollout import Forecast, rollout
-from morph.truth import Truth, errors, field_std, true_trajectories
+from morph.truth import Truth, errors, field_std, true_trajectories, where_defined
 
 __all__ = ["UNSTABLE", "Scores", "check_lengths", "score", "work"]
 
@@ -189,9 +189,10 @@ def _one_step(
             valid = None if batch.valid is None else batch.valid[:, 0].to(device)
             absent = batch.conditions.absent
             conditions = known if absent is None else known._replace(absent=absent.to(device))
+            defined = where_defined(target, conditions, valid)
             for forecast in (name for name in forecasts if sees[name] == count):
                 state = forecasts[forecast](frames, conditions)
-                of_batch[forecast] = errors([state], target, conditions, valid)[0]
+                of_batch[forecast] = errors([state], target, conditions, valid, defined)[0]
         table.append(torch.stack([of_batch[forecast] for forecast in forecasts]))
         places.append(torch.tensor(starts))
         advance(len(indices))
@@ -238,11 +239,14 @@ def _rollouts(
                 for lead in range(steps)
             ]
         )
+        of_leads = range(context, context + steps)
+        defined = [where_defined(truth.frames[:, frame], known, truth.holds_data(frame)) for frame in of_leads]
         of_batch, onsets_of_batch = [], []
         for name, forecast in forecasts.items():
             followed = _follow(
                 forecast,
                 truth.seen_through(sees[name]),
+                defined,
                 UNSTABLE * std,
                 grid,
                 mine if name in kept else 0,
@@ -270,9 +274,16 @@ class _Followed(NamedTuple):
 
 
 def _follow(
-    forecast: Forecast, truth: Truth, limit: Float[Tensor, "B F"], grid: Grid, keep: int, advance: Callable[[int], None]
+    forecast: Forecast,
+    truth: Truth,
+    defined: Sequence[Bool[Tensor, "*batch_and_field metric"]],
+    limit: Float[Tensor, "B F"],
+    grid: Grid,
+    keep: int,
+    advance: Callable[[int], None],
 ) -> _Followed:
-    """One forecast rolled out against the truth; the states of the first `keep` samples are returned, NaN on land."""
+    """One forecast rolled out against the truth, where a metric is `defined` at each lead; the states of the first
+    `keep` samples are returned, NaN on land."""
     frames, _, known, context = truth
     size, steps = len(frames), frames.shape[1] - context
     table, states, diagnoses = [], [], []
@@ -280,7 +291,7 @@ def _follow(
     onset = torch.full((size,), steps)
     for lead, state in enumerate(rollout(forecast, frames[:, :context], steps, known), start=context):
         held = truth.holds_data(lead)
-        table.append(errors([state], frames[:, lead], known, held)[0])
+        table.append(errors([state], frames[:, lead], known, held, defined[lead - context])[0])
         diagnoses.append(diagnose(state.float(), held, grid, lead - context in spectra))
         rms = table[-1][..., list(METRICS).index("rmse")]
         lost = ((rms > limit) | torch.isinf(rms)).any(-1)

@@ -13,7 +13,7 @@ from morph.data.windows import fill_absent
 from morph.layout import Conditions
 from morph.metrics import METRICS, defined_on_grid, every_metric, is_defined, rmse, worst
 
-__all__ = ["Truth", "errors", "field_std", "infinite_or_undefined", "true_trajectories"]
+__all__ = ["Truth", "errors", "field_std", "infinite_or_undefined", "true_trajectories", "where_defined"]
 
 
 class Truth(NamedTuple):
@@ -90,24 +90,34 @@ def field_std(truth: Truth) -> Float[Tensor, "B F"]:
     return torch.where(std > 1e-5 * rms, std, torch.where(rms > 0, rms, torch.inf))
 
 
+def where_defined(
+    target: Float[Tensor, "B F C D H W"], known: Conditions, valid: Bool[Tensor, "B F C D H W"] | None
+) -> Bool[Tensor, "*batch_and_field metric"]:
+    """Which metrics there are of each field, whatever the forecast: not where there is no data, too little for the
+    metric, or no such quantity on the grid.  The same for all samples and fields where all points are valid."""
+    if valid is None:
+        return defined_on_grid(*target.shape[3:]).to(target.device)
+    nothing = torch.zeros_like(valid, dtype=torch.float32)
+    return ~every_metric(nothing, nothing, known.component_mask, valid).isnan()
+
+
 def errors(
-    states: Iterable[Tensor], target: Tensor, known: Conditions, valid: Bool[Tensor, "B F C D H W"] | None
+    states: Iterable[Tensor],
+    target: Float[Tensor, "B F C D H W"],
+    known: Conditions,
+    valid: Bool[Tensor, "B F C D H W"] | None,
+    defined: Bool[Tensor, "*batch_and_field metric"],
 ) -> Float[Tensor, "forecast B F metric"]:
     """Every metric of every state.
 
-    A forecast that is not finite has the worst value that there is, whatever the metric makes of it, see
-    `morph.metrics.worst`.  NaN: there is no data, too little for the metric, or no such quantity on the grid.
+    A forecast that is not finite has the worst value that there is, whatever the metric makes of it: 0 of `pearson`,
+    infinity of all others, see `morph.metrics.worst`.  So has one of finite values whose metric is not finite:
+    `relative_l1` and `relative_l2` are infinite over a truth of zeros.  NaN: see `where_defined`.
     """
-    mask = known.component_mask
-    if valid is None:
-        defined = defined_on_grid(*target.shape[3:]).to(target.device)
-    else:
-        nothing = torch.zeros_like(valid, dtype=torch.float32)
-        defined = ~every_metric(nothing, nothing, mask, valid).isnan()
     lost = torch.tensor([worst(name) for name in METRICS], device=target.device)
     table = []
     for state in states:
-        values = every_metric(state.float(), target, mask, valid)
+        values = every_metric(state.float(), target, known.component_mask, valid)
         values = torch.where(torch.isfinite(values), values, lost)
         table.append(torch.where(defined, values, torch.nan))
     return torch.stack(table).cpu()

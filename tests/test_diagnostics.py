@@ -108,7 +108,12 @@ def test_a_gradient_has_divergence_and_the_truth_has_none() -> None:
     [
         ({"components": ("u_y", "u_x")}, None),  # stored the other way round, and named so
         ({"components": ("u", "v")}, None),
-        ({"axes": ("y", "x"), "components": ("vy", "vx")}, "which component of velocity belongs to which axis"),
+        ({"components": ("vy", "vx")}, None),
+        ({"components": ("By", "Bx")}, None),
+        ({"axes": ("y", "x"), "components": ("vy", "vx")}, None),
+        ({"axes": ("y", "x"), "components": ("vx", "vy")}, None),
+        ({"axes": ("y", "x"), "components": ("v", "u")}, "which component of velocity belongs to which axis"),
+        ({"components": ("vx", "vz")}, "which component of velocity belongs to which axis"),
         ({"components": ("velocity_z", "velocity_x")}, "which component of velocity belongs to which axis"),
         ({"axes": ("lat", "lon")}, "the axes lat, lon are not called x, y, z"),
         ({"stretch": 0.1}, "the grid is not uniform"),
@@ -164,3 +169,5 @@ def test_every_new_variable_says_what_it_is() -> None:
         assert {"long_name", "formula", "units"} <= set(metrics[name].attrs)
     assert metrics.formula.sel(metric="mse") == "<(u - v)^2>"
     assert metrics.metric_unit.sel(metric="pearson") == "1"
+    assert "pearson 0, where the forecast is not finite" in metrics.rollout.attrs["metrics"]
+    assert "relative_l2 also where the truth is zero" in metrics.one_step.attrs["metrics"]

@@ -115,6 +115,31 @@ def test_the_interval_is_paired() -> None:
     assert found["model"]["average_rank"] is None  # of one data set
 
 
+def test_draws_in_which_persistence_is_exact_are_left_out() -> None:
+    """Of three trajectories persistence errs on two: with them in every draw, ratios of 1/2 are 1/2 in every one."""
+    errors = np.ones((3, 3, 6, 1)) * np.array([0.0, 1.0, 3.0])[:, None, None]
+    errors[0] /= 2
+    errors[2] = 1
+    plain = np.ones((3, 4, 6, 1))
+    for metrics in ({"one": drawn(errors)}, {"one": drawn(errors), "two": drawn(plain)}):
+        found = {name: of["ratio_to_persistence"] for name, of in overall(metrics, ())["rollout"].items()}
+        assert list(found["persistence"].values()) == [1, 1, 1]
+        root = 1 / len(metrics)
+        model = 0.5**root
+        assert list(found["model"].values()) == pytest.approx([model] * 3, rel=1e-12)
+        # From three draws of the error 3 to one of the error 1 and two of 0.
+        other = [found["other"][key] for key in ("mean", "low", "high")]
+        assert other == pytest.approx([(3 / 4) ** root, (1 / 3) ** root, 3**root], rel=1e-12)
+    lost = errors.copy()
+    lost[0, 0] = np.inf  # where persistence is exact
+    assert overall({"one": drawn(lost)}, ())["rollout"]["persistence"]["ratio_to_persistence"]["high"] == 1
+    # With an error on one trajectory alone, no draw is left of so many data sets.
+    errors[:, 1] = 0
+    none = overall({str(i): drawn(errors) for i in range(60)}, ())["rollout"]["model"]["ratio_to_persistence"]
+    assert none["low"] is none["high"] is None
+    assert none["mean"] == pytest.approx(0.5, rel=1e-12)
+
+
 def test_a_data_set_without_a_ratio_or_too_short_is_not_counted() -> None:
     errors = np.random.default_rng(0).uniform(1, 2, (2, 3, 6, 1))
     still = errors.copy()

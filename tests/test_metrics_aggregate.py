@@ -1,5 +1,7 @@
 """Intervals, geometric means and ranks of numbers whose answers are known."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,36 @@ def test_a_lost_trajectory_shows_in_the_interval() -> None:
     assert (low, high) == (1, np.inf)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_means_are_those_of_the_values_that_are_drawn(weighted: bool) -> None:
+    """Written out: each sample gathered, whether finite or not."""
+    rng = np.random.default_rng(3)
+    values = rng.lognormal(size=(3, 4, 9))
+    values[0, 1, 2], values[0, 2, 5], values[1, 0, 3:5], values[2, 3, 8] = np.inf, np.nan, [np.inf, np.nan], -np.inf
+    values[2, 2, :2] = np.inf, -np.inf
+    weights = rng.integers(0, 4, values.shape).astype(np.float64) if weighted else np.ones_like(values)
+    drawn = np.random.default_rng(7).integers(9, size=(500, 9))
+    held = np.where(weights > 0, values, 0.0)
+    with np.errstate(invalid="ignore"):
+        expected = (held * weights)[..., drawn].sum(-1) / weights[..., drawn].sum(-1)
+    found = bootstrap_means(values, weights if weighted else None, resamples=500, seed=7)
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+    assert all(kind(expected).any() for kind in (np.isnan, np.isposinf, np.isneginf, np.isfinite))
+
+
+def test_means_of_many_forecasts_fit_into_memory() -> None:
+    """Of 1000 trajectories and 190 leads, the values that are drawn would take 3 GB."""
+    values = np.random.default_rng(0).uniform(size=(190, 1000))
+    tracemalloc.start()
+    try:
+        means = bootstrap_means(values)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert means.shape == (190, 2000)
+    assert peak < 1e8
+
+
 def test_geometric_mean() -> None:
     assert geometric_mean(np.array([0.25, 4.0])) == pytest.approx(1, rel=1e-15)
     assert geometric_mean(np.array([1.0, 2.0, 4.0])) == pytest.approx(2, rel=1e-15)
@@ -50,6 +82,7 @@ def test_geometric_mean() -> None:
     assert np.allclose(geometric_mean(1 / ratios), 1 / geometric_mean(ratios), rtol=1e-14)
     assert geometric_mean(np.array([0.0, 5.0])) == 0
     assert geometric_mean(np.array([1.0, np.inf])) == np.inf
+    assert np.isnan(geometric_mean(np.array([0.0, np.inf])))
     assert np.isnan(geometric_mean(np.array([])))
     with pytest.raises(ValueError, match="expected values of at least 0, found -2"):
         geometric_mean(np.array([1.0, -2.0]))

@@ -168,6 +168,26 @@ def test_a_solenoidal_field_has_no_divergence_and_a_gradient_has_all() -> None:
     assert relative_divergence(torch.ones_like(gradient), spacing, PERIODIC).item() == 0
 
 
+@pytest.mark.parametrize("kind", ["periodic", "open"])
+@pytest.mark.parametrize("size", [7, 15, 16, 100, 127])
+def test_a_uniform_field_has_no_divergence_in_single_precision(size: int, kind: str) -> None:
+    """The derivative of 0.1 is not 0 but rounding; nor does that hide a slope that single precision resolves."""
+    vector = torch.tensor([0.1, 0.3]).view(1, 2, 1, 1, 1).repeat(1, 1, 1, size, size)
+    spacing, boundary = [1 / size, 3.0 / size], (kind, kind, kind)
+    for scale in (1.0, 1e-12, 1e12):
+        assert relative_divergence(scale * vector, spacing, boundary).item() == 0
+    x = torch.arange(size) * 2 * pi / size
+    vector[:, 0] += 1e-3 * x.sin()[:, None]
+    assert relative_divergence(vector, spacing, boundary).item() == pytest.approx(1, rel=2e-2)
+
+
+def test_a_field_that_is_not_finite_does_not_pass_for_a_uniform_one() -> None:
+    for value in (torch.inf, torch.nan, 1e30):
+        vector = torch.ones(1, 2, 1, 8, 8)
+        vector[..., 3, 4] = value
+        assert not relative_divergence(vector, [1.0, 1.0], PERIODIC).isfinite().item()
+
+
 def test_units_and_direction_of_the_axes_do_not_matter_to_the_relative_divergence() -> None:
     vector = states(3, 3, 8, 6, 7)
     one = relative_divergence(vector, [0.1, 0.2, 0.3], PERIODIC)

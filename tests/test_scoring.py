@@ -5,6 +5,7 @@ import pytest
 import torch
 import xarray as xr
 
+from morph import truth
 from morph.baselines import NAIVE
 from morph.figures import plot_error_growth, plot_overview, plot_rollout, png
 from morph.layout import Conditions, Context, State
@@ -12,7 +13,7 @@ from morph.metrics import valid_time
 from morph.scoring import Scores, score, work
 from morph.summary import summarise
 from morph.tables import error_table, valid_table
-from tests.made_up import Waves
+from tests.made_up import Coast, Waves
 
 STEPS = 8
 
@@ -66,6 +67,16 @@ def test_batches_and_limits_do_not_change_the_scores() -> None:
     short = judged(exact, steps=3, one_step_windows=5)
     assert short.metrics.sizes["window"] == 5
     xr.testing.assert_allclose(short.metrics.rollout, one.metrics.rollout.isel(lead_time=slice(3)), atol=1e-5)
+
+
+def test_what_is_defined_beside_land_is_found_once_for_all_forecasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, every_metric = [], truth.every_metric
+    monkeypatch.setattr(truth, "every_metric", lambda *args: calls.append(args) or every_metric(*args))
+    for others in ({}, NAIVE):
+        calls.clear()
+        score({"model": exact, **others}, Coast("test"), context=4, batch_size=2)
+        frames = STEPS + STEPS  # two trajectories at a time, and of sixteen windows two
+        assert len(calls) == frames * (1 + 1 + len(others))
 
 
 def test_progress_adds_up() -> None:

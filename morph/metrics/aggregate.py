@@ -39,7 +39,8 @@ def bootstrap_means(
     seed: int = 0,
 ) -> Float[np.ndarray, "*forecasts resamples"]:
     """Weighted means of samples of n that are drawn with replacement; the same ones of every forecast, so that their
-    means compare.
+    means compare.  A mean is infinite where an infinite value is drawn, and NaN where NaN is drawn, infinities of both
+    signs are, or nothing that has a weight.
 
     Args:
         values: One of each trajectory.
@@ -49,11 +50,27 @@ def bootstrap_means(
     """
     count = values.shape[-1]
     drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
+    # How often each is drawn: of many forecasts, the values that are drawn would not fit into memory.
+    times = np.bincount((drawn + count * np.arange(resamples)[:, None]).ravel(), minlength=resamples * count)
+    times = times.reshape(resamples, count).T.astype(np.float64)
     if weights is None:
-        return values[..., drawn].mean(-1)
+        return _sums(values, times) / count
     held = np.where(weights > 0, values, 0.0)
     with np.errstate(invalid="ignore"):
-        return (held * weights)[..., drawn].sum(-1) / weights[..., drawn].sum(-1)
+        return _sums(held * weights, times) / (weights @ times)
+
+
+def _sums(
+    values: Float[np.ndarray, "*forecasts n"], times: Float[np.ndarray, "n resamples"]
+) -> Float[np.ndarray, "*forecasts resamples"]:
+    """values @ times, where what is not finite counts if it is drawn: 0 times infinity is 0."""
+    finite = np.isfinite(values)
+    sums = np.where(finite, values, 0.0) @ times
+    if finite.all():
+        return np.asarray(sums)
+    up, down = ((np.isnan(values) | (values == sign * np.inf)) @ times > 0 for sign in (1, -1))
+    sums = np.where(up, np.inf, np.where(down, -np.inf, sums))
+    return np.where(up & down, np.nan, sums)
 
 
 def bootstrap_interval(
@@ -84,8 +101,9 @@ def bootstrap_interval(
 
 
 def interval(means: Float[np.ndarray, "resamples"], confidence: float = 0.95) -> tuple[float, float]:
-    """Between which two of the means this share of them lies; NaN, NaN where one of them is NaN."""
-    if np.isnan(means).any():
+    """Between which two of the means this share of them lies; NaN, NaN where one of them is NaN or there
+    is none."""
+    if not len(means) or np.isnan(means).any():
         return np.nan, np.nan
     # One of the values each: between a finite and an infinite one there is nothing.
     ends = [(1 - confidence) / 2, (1 + confidence) / 2]
@@ -95,7 +113,8 @@ def interval(means: Float[np.ndarray, "resamples"], confidence: float = 0.95) ->
 
 def geometric_mean(values: Float[np.ndarray, "*resamples n"]) -> Float[np.ndarray, "*resamples"]:
     """exp(mean(log x)) over the last axis: of ratios, the one mean for which the mean of inverses is the inverse of the
-    mean (Fleming and Wallace 1986, doi 10.1145/5666.5673).  0 where one of the values is; NaN of none.
+    mean (Fleming and Wallace 1986, doi 10.1145/5666.5673).  0 where one of the values is 0, infinite where one is
+    infinite, NaN where there are both, and NaN of none.
 
     Raises:
         ValueError: A value is negative.

@@ -72,5 +72,7 @@ def defined_on_grid(depth: int, height: int, width: int) -> Bool[Tensor, "metric
 
 
 def worst(name: str) -> float:
-    """What a forecast that is not finite scores: no correlation, or an infinite error."""
+    """What a forecast that is not finite scores: no correlation, 0, of `pearson`, and an infinite error of all others.
+
+    The other way round, relative errors are infinite over a truth of zeros, too."""
     return 0.0 if name == "pearson" else inf

@@ -58,6 +58,9 @@ def relative_divergence(
     """sqrt(<(div u)^2>) / sqrt(<sum_ij (du_j / dx_i)^2>), 0 for a solenoidal field and for a uniform one, at most
     sqrt(d) on d axes; derivatives and arguments as `divergence`.
 
+    A field counts as uniform where its gradient is within the rounding of its derivatives: at most 8 epsilon |u| / dx
+    on each axis, root mean squares, with epsilon of the precision of the field.
+
     Raises:
         ValueError: As `divergence`.
     """
@@ -69,7 +72,11 @@ def relative_divergence(
         total = total + slope[:, i]
         square = square + slope.square().sum(1).flatten(1).mean(1)
     found = total.square().flatten(1).mean(1)
-    return torch.where(square == 0, 0.0, (found / square).sqrt())
+    size = vector.square().sum(1).flatten(1).mean(1).sqrt()
+    rounding = 8 * torch.finfo(vector.dtype).eps * size * sum(step**-2 for step in spacing) ** 0.5
+    # Of a field that overflows nothing is known: that must not pass for a uniform one.
+    uniform = (square.sqrt() <= rounding) & rounding.isfinite()
+    return torch.where(uniform, 0.0, (found / square).sqrt())
 
 
 def _axes(
