@@ -186,6 +186,25 @@ def test_losing_and_best_are_marked() -> None:
     assert rows[0] == ("model", [("0.100 (0.0500 to 0.200)", "best")] * 2)
 
 
+def test_a_ratio_may_be_nothing_infinite_or_undefined() -> None:
+    """A perfect model wins, one that is lost loses, and over a perfect naive forecast there is no ratio."""
+    one = made_up()
+    numbers = summary(one)
+    perfect = {**numbers, "one_step_vrmse": 0.0, "rollout_vrmse": 0.0}
+    lost = {**numbers, "one_step_vrmse": None, "rollout_vrmse": None}
+    still = {**numbers, "persistence_vrmse": 0.0, "persistence_rollout_vrmse": 0.0}
+    every = {"perfect": perfect, "lost": lost, "still": still}
+    _, rows = summary_table(every, dict.fromkeys(every, one))
+    for column in (4, 10):
+        assert [row.cells[column] for row in rows] == [("0", "wins"), ("not finite", "loses"), ("undefined", "")]
+    (first, _) = verdicts(every, {})
+    assert first.text.endswith("one step ahead on 1 of 3 data sets, over rollouts on 1.")
+    page = report(dict.fromkeys(every, one), every, title="a", origin=ORIGIN)
+    shown = {row[0].strip(): [row[5].strip(), row[11].strip()] for row in Elements(page).rows if len(row) > 15}
+    assert shown["still"] == ["undefined"] * 2
+    assert shown["lost"] == ["▲not finite (not better than naive)"] * 2
+
+
 def test_what_the_scores_do_not_hold_is_left_out() -> None:
     one = made_up()
     bare = one.metrics.drop_vars(["spatial_mean", "energy_spectrum", "relative_divergence"])
