@@ -4,6 +4,7 @@ import json
 import re
 from datetime import datetime
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 from morph.model.morph import Capacity, Morph
 from morph.report import report
 from morph.report.frames import film
-from morph.report.panels import palette_indices
+from morph.report.panels import ERRORS, palette_indices
 from morph.report.skill import number, summary_table, verdicts, windows_table
 from morph.scoring import Scores
 from tests.made_up_scores import OVERALL, made_up, rollouts, summary
@@ -203,6 +204,15 @@ def test_a_ratio_may_be_nothing_infinite_or_undefined() -> None:
     shown = {row[0].strip(): [row[5].strip(), row[11].strip()] for row in Elements(page).rows if len(row) > 15}
     assert shown["still"] == ["undefined"] * 2
     assert shown["lost"] == ["▲not finite (not better than naive)"] * 2
+
+
+def test_the_script_takes_the_colours_of_errors_from_the_page(page: str) -> None:
+    found = Elements(page)
+    (maps,) = (one for one in found.of("script") if one.get("id") == "maps")
+    assert maps["data-errors"] == ERRORS
+    (text,) = (text for (_, text), (_, tag) in zip_scripts(found) if tag.get("id") == "maps")
+    assert ERRORS in json.loads(text)
+    assert ERRORS not in (files("morph.report") / "assets" / "player.js").read_text()
 
 
 def test_what_the_scores_do_not_hold_is_left_out() -> None:
