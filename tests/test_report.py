@@ -215,6 +215,14 @@ def test_the_script_takes_the_colours_of_errors_from_the_page(page: str) -> None
     assert ERRORS not in (files("morph.report") / "assets" / "player.js").read_text()
 
 
+def test_what_training_seconds_leave_out_is_said(page: str) -> None:
+    said = "of a fine-tuned model those of the fine-tuning, without the training of the model that it began from"
+    assert said in page
+    one = made_up()
+    free = {key: value for key, value in summary(one).items() if key != "cost"}
+    assert said not in report({"a": one}, {"a": free}, title="a", origin=ORIGIN)
+
+
 def test_what_the_scores_do_not_hold_is_left_out() -> None:
     one = made_up()
     bare = one.metrics.drop_vars(["spatial_mean", "energy_spectrum", "relative_divergence"])
