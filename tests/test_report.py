@@ -223,6 +223,14 @@ def test_what_training_seconds_leave_out_is_said(page: str) -> None:
     assert said not in report({"a": one}, {"a": free}, title="a", origin=ORIGIN)
 
 
+def test_why_a_vector_has_no_divergence_is_said() -> None:
+    one = made_up()
+    why = "the axes lat, lon are <not> called x, y, z"
+    told = one._replace(metrics=one.metrics.drop_vars("relative_divergence").assign_attrs(no_divergence=why))
+    found = Elements(page_of({"a": told, "b": one}))
+    assert [text for _, text in found.text if "No divergence" in text] == [f"No divergence: {why}."]
+
+
 def test_what_the_scores_do_not_hold_is_left_out() -> None:
     one = made_up()
     bare = one.metrics.drop_vars(["spatial_mean", "energy_spectrum", "relative_divergence"])
