@@ -251,6 +251,9 @@ def test_the_commands_of_its_readme_have_these_options(monkeypatch: pytest.Monke
         (["systems=[]"], "systems: expected some of .*, found none"),
         (["part=report"], "runs/baselines holds no results"),
         (["shard=2/2"], "shard: expected 0/2, 1/2 or the like, found '2/2'"),
+        (["shard=0/2"], "shard: expected with part=study or part=rates, .*found part=None; .*part=speed .*part=report"),
+        (["shard=0/2", "part=speed"], "shard: expected with part=study or part=rates, .*found part=speed"),
+        (["shard=0/2", "part=report"], "shard: expected with part=study or part=rates, .*found part=report"),
     ],
 )
 def test_wrong_options(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
