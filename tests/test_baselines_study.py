@@ -137,6 +137,36 @@ def test_infinite_errors_and_missing_windows_are_told(tmp_path: Path) -> None:
     assert "- Matched time, one step: FNO is better than MORPH, one system on 1: ns3d (0.40)." in text
 
 
+def test_a_forecast_that_lacks_systems_is_named(tmp_path: Path) -> None:
+    """It has no score over all systems, and its absence from the table is said with the reason."""
+    rows = [row for system in SYSTEMS for row in made_up("nano", system, [0.2])]
+    rows += made_up("fno", "gs2d", [0.1]) + made_up("unet", "dr1d", [0.1], matched="steps")
+    (tmp_path / "results.csv").write_text(results.as_csv(rows, results.FIELDS))
+    assert report.lacking(rows, "time") == {"fno": ["dr1d", "ns3d"], "unet": SYSTEMS}
+    assert report.lacking(rows, "steps") == {"fno": ["dr1d", "ns3d"], "unet": ["gs2d", "ns3d"]}
+    report.write(tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    steps, time = text.split("## ")[1:3]
+    line = "Without a place above, since they lack systems: FNO (dr1d, ns3d), U-Net ({})."
+    assert line.format("gs2d, ns3d") in steps.splitlines()
+    assert line.format("dr1d, gs2d, ns3d") in time.splitlines()
+    whole = [row for row in rows if row["model"] == "nano"]
+    (tmp_path / "results.csv").write_text(results.as_csv(whole, results.FIELDS))
+    report.write(tmp_path)
+    assert "Without a place" not in (tmp_path / "results.md").read_text()
+
+
+def test_a_window_that_is_cut_is_not_called_as_one_that_is_left_out(tmp_path: Path) -> None:
+    """An evaluation leaves 13:30 out where the rollouts end before; here it is cut, and the tables say so."""
+    (tmp_path / "results.csv").write_text(results.as_csv(made_up("nano", "ns3d", [0.2]), results.FIELDS))
+    report.write(tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    heading = "steps 13 to 30, or the end"
+    assert text.count("steps 13 to 30") == text.count(heading) > 0
+    assert heading in Path(run.__file__).with_name("README.md").read_text()
+    assert "13:30" in results.FIELDS
+
+
 def test_the_best_rate_is_that_of_the_lowest_error() -> None:
     rows = [
         row
@@ -251,6 +281,9 @@ def test_the_commands_of_its_readme_have_these_options(monkeypatch: pytest.Monke
         (["systems=[]"], "systems: expected some of .*, found none"),
         (["part=report"], "runs/baselines holds no results"),
         (["shard=2/2"], "shard: expected 0/2, 1/2 or the like, found '2/2'"),
+        (["shard=0/2"], "shard: expected with part=study or part=rates, .*found part=None; .*part=speed .*part=report"),
+        (["shard=0/2", "part=speed"], "shard: expected with part=study or part=rates, .*found part=speed"),
+        (["shard=0/2", "part=report"], "shard: expected with part=study or part=rates, .*found part=report"),
     ],
 )
 def test_wrong_options(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,9 @@
 
 import json
 import re
-import zlib
-from base64 import b64decode
 from datetime import datetime
 from html.parser import HTMLParser
-from io import BytesIO
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,11 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from PIL import Image
 
 from morph.model.morph import Capacity, Morph
 from morph.report import report
-from morph.report.colours import NO_DATA, lookup
-from morph.report.frames import Film, block_mean, film, quantise, values_of
-from morph.report.panels import palette_indices, pictures
+from morph.report.frames import film
+from morph.report.panels import ERRORS, palette_indices
 from morph.report.skill import number, summary_table, verdicts, windows_table
 from morph.scoring import Scores
 from tests.made_up_scores import OVERALL, made_up, rollouts, summary
@@ -66,89 +62,6 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-# Numbers of animations
-
-
-@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.3, 7e4), (-2e-6, -1e-6)])
-def test_a_value_differs_from_its_code_by_half_a_step(low: float, high: float) -> None:
-    values = np.random.default_rng(0).uniform(low, high, 5000)
-    back = values_of(quantise(values, low, high), low, high)
-    assert np.abs(back - values).max() <= (high - low) / 508 * (1 + 1e-9)
-    assert np.abs(back - values).max() > (high - low) / 520  # the bound is met
-    ends = quantise(np.array([low, high, low - 1, high + 1, np.nan, np.inf, -np.inf]), low, high)
-    assert ends.tolist() == [0, 254, 0, 254, 255, 255, 255]
-    assert values_of(quantise(np.zeros(1), -high, high), -high, high) == 0 or high < 0
-
-
-@pytest.mark.parametrize("factor", [1, 2, 3, 5])
-def test_means_of_blocks_keep_the_mean(factor: int) -> None:
-    values = np.random.default_rng(0).normal(size=(2, 12, 10))
-    sizes = [np.add.reduceat(np.ones(n), np.arange(0, n, factor)) for n in (12, 10)]
-    weights = np.multiply.outer(*sizes)
-    thin = block_mean(values, factor, [1, 2])
-    assert thin.shape[1:] == weights.shape
-    assert np.allclose((thin * weights).sum((1, 2)) / weights.sum(), values.mean((1, 2)))
-    if factor == 2:
-        other = xr.DataArray(values, dims=("a", "x", "y")).coarsen(x=2, y=2).mean()
-        assert np.allclose(thin, other)
-    values[:, :3] = np.nan
-    thin = block_mean(values, factor, [1, 2])
-    if 3 % factor:  # part land, part sea: the mean of the sea
-        block = values[:, 3 // factor * factor :][:, :factor, :factor]
-        assert np.allclose(thin[:, 3 // factor, 0], np.nanmean(block, (1, 2)))
-    assert np.isnan(thin[:, : 3 // factor]).all()
-
-
-def unpacked(made: Film) -> list[list[np.ndarray]]:
-    """Codes of each component and view, summed up modulo 256 as the page's script does it."""
-    stored = np.frombuffer(zlib.decompress(made.packed), np.uint8)
-    found, at = [], 0
-    for one in made.components:
-        found.append([])
-        for codes in one.codes:
-            small = stored[at : at + codes.size].reshape(codes.shape)
-            found[-1].append(small.cumsum(5, dtype=np.uint8).cumsum(2, dtype=np.uint8))
-            at += codes.size
-    assert at == stored.size
-    return found
-
-
-@pytest.mark.parametrize("axes", [("x",), ("x", "y"), ("x", "y", "z")])
-def test_an_animation_holds_the_rollouts_up_to_rounding(axes: tuple[str, ...]) -> None:
-    data = rollouts("a", axes, land=True)
-    made = film(data, LEAD)
-    for one, stored in zip(made.components, unpacked(made), strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(one.codes, stored, strict=True))
-    for one in made.components:
-        values = data[one.name].values
-        for number_, (view, codes) in enumerate(zip(made.views, one.codes, strict=True)):
-            expected = values.reshape(*values.shape[:3], 1, -1, values.shape[-1]) if not view.axis else np.stack(
-                [np.take(values, list(data[view.axis].values).index(place), 3 + number_) for place in view.positions], 3
-            )  # fmt: skip
-            truth = values_of(codes[0], one.low, one.high)
-            step = (one.high - one.low) / 508
-            assert np.allclose(truth, expected[0], atol=step * 1.001, equal_nan=True)
-            for model, largest in enumerate(one.errors):
-                predicted = truth + values_of(codes[1 + model], -largest, largest)
-                bound = (step + largest / 254) * 1.001
-                assert np.allclose(predicted, expected[1 + model], atol=bound, equal_nan=True)
-
-
-def test_what_does_not_fit_is_thinned_and_that_is_said() -> None:
-    data = rollouts("a", ("x", "y"))
-    big = data.isel(x=np.arange(48) % 12, y=np.arange(64) % 16).drop_vars(["x", "y"])
-    noise = np.random.default_rng(0).normal(size=big.density.shape)
-    big["density"] = (big.density + noise).assign_attrs(big.density.attrs)
-    whole = film(big, LEAD)
-    assert whole.notes == []
-    small = film(big, LEAD, limit=len(whole.packed) // 8)
-    assert len(small.packed) <= len(whole.packed) // 8
-    (view,) = small.views
-    assert small.notes[0] == f"shown at {len(view.y)} × {len(view.x)} of 48 × 64 points, means of blocks"
-    assert "1 of 2 trajectories kept in rollout.nc" in small.notes
-    assert small.components[2].low == whole.components[2].low
-
-
 def test_a_forecast_that_blows_up_is_clipped_and_that_is_said() -> None:
     made = film(rollouts("a", ("x",), lost=True), LEAD)
     velocity = made.components[0]
@@ -162,34 +75,6 @@ def test_a_forecast_that_blows_up_is_clipped_and_that_is_said() -> None:
     page = page_of({"a": made_up("a", ("x",), lost=True)})
     assert re.search(r"7\d\.\d % of the predicted values lie beyond the colours", page)
     assert "not finite from lead time 3 on (grey)" in page
-
-
-def test_pictures_show_the_values_in_the_colours_of_the_bars() -> None:
-    """Decoded from their files, against the rollouts through the colour map, up to rounding to 255 colours."""
-    data = rollouts("a", ("x", "y"), land=True)
-    made = film(data, LEAD)
-    (velocity, density) = pictures(made)
-    assert [picture.component.name for picture in (velocity, density)] == ["velocity_x", "density"]
-    assert [title for title, _ in density.rows] == ["truth", "prediction", "error", "other", "other, error"]
-    assert density.columns == ["lead time 0.5", "lead time 2", "lead time 3"] or len(density.columns) == 3
-    sources = data.density.isel(trajectory=0)
-    for title, panels in density.rows[:3]:
-        for panel, step in zip(panels, (0, 2, 5), strict=True):
-            image = np.asarray(Image.open(BytesIO(b64decode(panel.source.split(",")[1]))).convert("RGB"))
-            frame = sources.isel(time=step)
-            truth, model = (frame.sel(source=source).values for source in ("truth", "model"))
-            values = {"truth": truth, "prediction": model, "error": model - truth}[title]
-            low, high = (-density.component.error, density.component.error) if title == "error" else (
-                density.component.low, density.component.high)  # fmt: skip
-            expected = 254 * np.clip((values - low) / (high - low), 0, 1)
-            colours = lookup("PuOr" if title == "error" else "viridis").astype(int)
-            shown = image[::-1].astype(int)  # the first row is the lowest
-            assert (shown[np.isnan(values)] == NO_DATA).all()
-            index = np.array([np.abs(colours - colour).sum(-1).argmin() for colour in shown[~np.isnan(values)]])
-            assert np.abs(index - expected[~np.isnan(values)]).max() <= 3
-
-
-# The page
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +185,50 @@ def test_losing_and_best_are_marked() -> None:
     windows, rows = windows_table(numbers)
     assert windows == ["one_step", "6:12"]
     assert rows[0] == ("model", [("0.100 (0.0500 to 0.200)", "best")] * 2)
+
+
+def test_a_ratio_may_be_nothing_infinite_or_undefined() -> None:
+    """A perfect model wins, one that is lost loses, and over a perfect naive forecast there is no ratio."""
+    one = made_up()
+    numbers = summary(one)
+    perfect = {**numbers, "one_step_vrmse": 0.0, "rollout_vrmse": 0.0}
+    lost = {**numbers, "one_step_vrmse": None, "rollout_vrmse": None}
+    still = {**numbers, "persistence_vrmse": 0.0, "persistence_rollout_vrmse": 0.0}
+    every = {"perfect": perfect, "lost": lost, "still": still}
+    _, rows = summary_table(every, dict.fromkeys(every, one))
+    for column in (4, 10):
+        assert [row.cells[column] for row in rows] == [("0", "wins"), ("not finite", "loses"), ("undefined", "")]
+    (first, _) = verdicts(every, {})
+    assert first.text.endswith("one step ahead on 1 of 3 data sets, over rollouts on 1.")
+    page = report(dict.fromkeys(every, one), every, title="a", origin=ORIGIN)
+    shown = {row[0].strip(): [row[5].strip(), row[11].strip()] for row in Elements(page).rows if len(row) > 15}
+    assert shown["still"] == ["undefined"] * 2
+    assert shown["lost"] == ["▲not finite (not better than naive)"] * 2
+
+
+def test_the_script_takes_the_colours_of_errors_from_the_page(page: str) -> None:
+    found = Elements(page)
+    (maps,) = (one for one in found.of("script") if one.get("id") == "maps")
+    assert maps["data-errors"] == ERRORS
+    (text,) = (text for (_, text), (_, tag) in zip_scripts(found) if tag.get("id") == "maps")
+    assert ERRORS in json.loads(text)
+    assert ERRORS not in (files("morph.report") / "assets" / "player.js").read_text()
+
+
+def test_what_training_seconds_leave_out_is_said(page: str) -> None:
+    said = "of a fine-tuned model those of the fine-tuning, without the training of the model that it began from"
+    assert said in page
+    one = made_up()
+    free = {key: value for key, value in summary(one).items() if key != "cost"}
+    assert said not in report({"a": one}, {"a": free}, title="a", origin=ORIGIN)
+
+
+def test_why_a_vector_has_no_divergence_is_said() -> None:
+    one = made_up()
+    why = "the axes lat, lon are <not> called x, y, z"
+    told = one._replace(metrics=one.metrics.drop_vars("relative_divergence").assign_attrs(no_divergence=why))
+    found = Elements(page_of({"a": told, "b": one}))
+    assert [text for _, text in found.text if "No divergence" in text] == [f"No divergence: {why}."]
 
 
 def test_what_the_scores_do_not_hold_is_left_out() -> None:

@@ -17,7 +17,7 @@ from morph.provenance import write_whole
 
 matplotlib.use("Agg")
 
-__all__ = ["Errors", "best_rates", "errors_of", "figure", "losses", "overall", "rates_table", "write"]
+__all__ = ["Errors", "best_rates", "errors_of", "figure", "lacking", "losses", "overall", "rates_table", "write"]
 
 Errors = dict[str, dict[str, list[float]]]
 """Of one budget and window: forecast -> system -> VRMSE of each seed; a naive forecast has one."""
@@ -35,7 +35,12 @@ STYLE = {
     "extrapolation": ("#7f7f7f", "linear extrapolation"),
 }
 SHOWN = ("one_step", "6:12", "13:30")
-TITLE = {"one_step": "one step", "6:12": "steps 6 to 12", "13:30": "steps 13 to 30", "rollout": "whole rollout"}
+TITLE = {
+    "one_step": "one step",
+    "6:12": "steps 6 to 12",
+    "13:30": "steps 13 to 30, or the end",
+    "rollout": "whole rollout",
+}
 RESAMPLED = 2000
 
 
@@ -74,7 +79,7 @@ def errors_of(rows: Iterable[Mapping[str, Any]], budget: str, window: str) -> Er
 
 
 def overall(errors: Errors) -> dict[str, dict[str, Any]]:
-    """Scores of each forecast over all systems.
+    """Scores of each forecast over all systems; of those that lack one there are none, see `lacking`.
 
     ratio: geometric mean over systems and seeds of the VRMSE over persistence's, 1 for persistence itself.
     low, high: 95 % of that mean where systems are drawn anew, with repetition, and in each of them its seeds: both the
@@ -96,6 +101,19 @@ def overall(errors: Errors) -> dict[str, dict[str, Any]]:
             "better": int((means[name] < naive).sum()), "systems": len(systems),
         }  # fmt: skip
     return scores
+
+
+def lacking(rows: Sequence[Mapping[str, Any]], budget: str) -> dict[str, list[str]]:
+    """Forecasts without a score over all systems in a window that is shown, and what they lack."""
+    found: dict[str, dict[str, None]] = {}
+    for window in SHOWN:
+        errors = errors_of(rows, budget, window)
+        for name in STYLE:
+            if name not in NAIVE and any(row["model"] == name for row in rows):
+                gone = [system for system in errors.get("persistence", {}) if system not in errors.get(name, {})]
+                if gone:
+                    found.setdefault(name, {}).update(dict.fromkeys(gone))
+    return {name: sorted(systems, key=SYSTEMS.index) for name, systems in found.items()}
 
 
 def _mean(ratios: np.ndarray) -> float:
@@ -154,6 +172,8 @@ def _overall_table(rows: Sequence[Mapping[str, Any]], budget: str) -> list[str]:
         rank = f"{np.mean([of['rank'] for of in found.values()]):.2f}"
         better = ", ".join(f"{of['better']} of {of['systems']}" for of in found.values())
         lines.append(f"| {label} | " + " | ".join([*ratios, rank, better, *_costs(rows, budget, name)]) + " |")
+    if gone := [f"{STYLE[name][1]} ({', '.join(systems)})" for name, systems in lacking(rows, budget).items()]:
+        lines += ["", f"Without a place above, since they lack systems: {', '.join(gone)}."]
     return [*lines, ""]
 
 

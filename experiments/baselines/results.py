@@ -17,8 +17,9 @@ WINDOWS: dict[str, tuple[int, int | None] | None] = {
     "13:30": (13, 30),
     "rollout": (1, None),
 }
-"""Lead steps from and to, counted from 1, both included; cut where the rollouts end before.  one_step: from the true
-context, at windows from everywhere in the trajectories."""
+"""Lead steps from and to, counted from 1, both included; cut where the rollouts end before, unlike those of an
+evaluation, which leaves such a window out.  one_step: from the true context, at windows from everywhere in the
+trajectories."""
 NAIVE = ("persistence", "extrapolation")
 COST = ("parameters", "gflop", "step_s", "inference_ms", "threads")
 _KEY = ("model", "system", "matched", "seed", "lr")

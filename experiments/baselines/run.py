@@ -44,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
     "lr": {"fno": 1e-3, "unet": 1e-3, "nano": 1e-3},
     "options": {"fno": [], "unet": [], "nano": []},  # further ones of training, such as options.nano=[model.depth=2]
     "rate_systems": ["burgers1d", "gs2d", "ns3d"],  # of the sweep of learning rates
-    "shard": None,  # 0/2 and 1/2: two processes share the runs
+    "shard": None,  # 0/2 and 1/2: two processes share the runs of part=study or part=rates
     "threads": 1,
     "repeats": 15,  # of each measured time, of which the least counts
 }
@@ -75,7 +75,7 @@ def main() -> None:
             print(f"{number}/{len(missing)}  {_told(run, rows)}", flush=True)
         if "rates" in parts and options["shard"] is None:
             print(report.rates_table(results.read(out, kind)))
-    if "report" in parts and options["shard"] is None:
+    if "report" in parts:
         if not results.read(out):
             sys.exit(f"error: {out} holds no results; give part=study first")
         report.write(out)
@@ -101,6 +101,11 @@ def options_of_command_line() -> dict[str, Any]:
         index, _, count = str(options["shard"]).partition("/")
         if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
             sys.exit(f"error: shard: expected 0/2, 1/2 or the like, found {options['shard']!r}")
+        if options["part"] not in ("study", "rates"):
+            sys.exit(
+                f"error: shard: expected with part=study or part=rates, whose runs can be shared, found "
+                f"part={options['part']}; give part=speed once before, and part=report after, both without shard"
+            )
     return options
 
 

@@ -264,7 +264,7 @@ def ratio_chart(ratios: Mapping[str, Mapping[str, Mapping[str, float | None]]], 
     """VRMSE over the better naive forecast's, a row for each data set; filled: one step ahead, open: rollouts.
 
     Args:
-        ratios: By data set, model, and "one_step" or "rollout"; None where it is no finite number.
+        ratios: By data set, model, and "one_step" or "rollout", see `morph.report.skill.ratios`.
         lines: How each forecast is drawn.
     """
     with drawing():
@@ -273,7 +273,7 @@ def ratio_chart(ratios: Mapping[str, Mapping[str, Mapping[str, float | None]]], 
             for number, (model, of_model) in enumerate(of_dataset.items()):
                 place = row + (number - (len(of_dataset) - 1) / 2) * 0.7 / max(len(of_dataset), 2)
                 for ahead, ratio in of_model.items():
-                    if ratio:
+                    if ratio and np.isfinite(ratio):  # the axis is logarithmic
                         line = lines[model]
                         ax.plot(
                             ratio, place, _MARKERS[number % len(_MARKERS)], color=line.stand_in, markersize=5.5,

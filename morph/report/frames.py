@@ -81,6 +81,7 @@ def film(rollouts: xr.Dataset, lead_time: Float[np.ndarray, "S"], limit: int = _
     """Rollouts thinned until they take at most `limit` bytes, as far as that can be.
 
     Along axes the means of blocks are shown, along time every so many frames, of volumes a few planes across each axis.
+    Axes whose coordinates fall are turned round, so that images are upright.
 
     Args:
         rollouts: See `morph.scoring.Scores`; with a variable at least.
@@ -89,6 +90,7 @@ def film(rollouts: xr.Dataset, lead_time: Float[np.ndarray, "S"], limit: int = _
     """
     names = [str(name) for name in rollouts.data_vars]
     axes = [str(dim) for dim in rollouts[names[0]].dims if dim not in ("source", "trajectory", "time")]
+    rollouts = rollouts.isel({axis: slice(None, None, -1) for axis in axes if _falls(rollouts, axis)})
     shape = tuple(rollouts.sizes[axis] for axis in axes)
     trajectories, frames = rollouts.sizes["trajectory"], rollouts.sizes["time"]
     models = tuple(str(name) for name in rollouts.source.values if name != "truth")
@@ -195,6 +197,11 @@ def _views(rollouts: xr.Dataset, axes: list[str], plan: _Plan) -> list[View]:
         positions = tuple(float(places[axis][i]) for i in _planes(len(places[axis]), plan.planes))
         views.append(View(axis, positions, rows, columns, thin[rows], thin[columns]))
     return views
+
+
+def _falls(rollouts: xr.Dataset, axis: str) -> bool:
+    places = _places(rollouts, axis)
+    return len(places) > 1 and bool((np.diff(places) < 0).all())
 
 
 def _places(rollouts: xr.Dataset, axis: str) -> Float[np.ndarray, "n"]:

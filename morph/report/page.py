@@ -24,7 +24,7 @@ _MAPS = ("viridis", "RdBu_r", ERRORS)
 
 
 class _Section(NamedTuple):
-    """A data set on the page."""
+    """A data set on the page; no_divergence: why a vector field of it has none, empty where that is not so."""
 
     key: str
     name: str
@@ -32,6 +32,7 @@ class _Section(NamedTuple):
     zero_shot: bool
     windows: tuple[list[str], Any]
     charts: list[Chart]
+    no_divergence: str
     pictures: list[Picture]
     film: Film | None
     meta: dict[str, Any]
@@ -151,6 +152,7 @@ def _section(
         bool(numbers["zero_shot"]),
         windows_table(numbers),
         charts(metrics, lines, key),
+        str(metrics.attrs.get("no_divergence", "")),
         [] if shown is None else pictures(shown),
         shown,
         {} if shown is None else _meta(shown, lines),

@@ -70,7 +70,8 @@ def vrmse(numbers: Mapping[str, Any], name: str, ahead: str) -> float | None:
 
 
 def ratios(numbers: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """VRMSE of each model over the better naive forecast's; None: it is no finite number."""
+    """VRMSE of each model over the better naive forecast's; infinite for a model that is lost, None where the naive
+    error is zero or not finite."""
     found = {}
     for name in ("model", *numbers["compared"]):
         found[name] = {ahead: _ratio(vrmse(numbers, name, ahead), _best_naive(numbers, ahead)) for ahead in _AHEAD}
@@ -83,7 +84,13 @@ def _best_naive(numbers: Mapping[str, Any], ahead: str) -> float | None:
 
 
 def _ratio(value: float | None, reference: float | None) -> float | None:
-    return value / reference if value is not None and reference else None
+    if not reference:
+        return None
+    return math.inf if value is None else value / reference
+
+
+def _wins(ratio: float | None) -> bool:
+    return ratio is not None and ratio < 1
 
 
 def verdicts(
@@ -99,7 +106,7 @@ def verdicts(
     every = [ratios(numbers) for numbers in summaries.values()]
     sets = f"of {len(every)} data set{'' if len(every) == 1 else 's'}"
     for name in every[0] if every else []:
-        wins = {ahead: sum(1 for one in every if (one[name][ahead] or math.inf) < 1) for ahead in _AHEAD}
+        wins = {ahead: sum(_wins(one[name][ahead]) for one in every) for ahead in _AHEAD}
         text = (
             f"better than the better naive forecast one step ahead on {wins['one_step']} {sets}, "
             f"over rollouts on {wins['rollout']}"
@@ -144,8 +151,8 @@ def summary_table(
 
 
 def ratio_cell(ratio: float | None) -> Cell:
-    """Marked by what it means."""
-    return Cell(number(ratio), "wins" if ratio is not None and ratio < 1 else "loses")
+    """Marked by what it means, which is nothing where it is not defined."""
+    return Cell("undefined") if ratio is None else Cell(number(ratio), "wins" if _wins(ratio) else "loses")
 
 
 def _best(names: Sequence[str], values: Mapping[str, float | None]) -> list[Cell]:

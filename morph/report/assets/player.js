@@ -3,6 +3,7 @@
   const SECONDS = 6;  // that a rollout takes at speed 1
   const MAPS = Object.fromEntries(
     Object.entries(JSON.parse(document.getElementById("maps").textContent)).map(([name, text]) => [name, bytes(text)]));
+  const ERRORS = document.getElementById("maps").dataset.errors;  // their colours
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const players = [];
 
@@ -118,7 +119,7 @@
       }
       const one = this.meta.components[this.choice.component];
       this.label("field", one.map, [one.low, (one.low + one.high) / 2, one.high], one.unit);
-      this.label("error", "PuOr", [-one.error, 0, one.error], one.unit);
+      this.label("error", ERRORS, [-one.error, 0, one.error], one.unit);
       const clipped = this.root.querySelector(".clipped"), note = one.notes[this.choice.model];
       this.root.querySelector(".predicted line")?.setAttribute("stroke", `var(${this.meta.lines[this.choice.model]})`);
       clipped.hidden = !note;
@@ -163,7 +164,7 @@
     paint(name, parts, rows) {
       const canvas = this.screens[name], columns = this.meta.views[this.choice.view].x.length;
       const one = this.meta.components[this.choice.component];
-      const map = MAPS[name === "error" ? "PuOr" : one.map];
+      const map = MAPS[name === "error" ? ERRORS : one.map];
       const [low, high] = name === "error" ? [-one.error, one.error] : [one.low, one.high];
       const none = property("--no-data").match(/\w\w/g).map((part) => parseInt(part, 16));
       canvas.width = columns;
