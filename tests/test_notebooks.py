@@ -92,7 +92,6 @@ def test_a_file_of_ones_own_goes_all_the_way_to_a_forecast(demo: Path, tmp_path:
     assert found["vrmse"]["extrapolation"][-1] > 2 * found["vrmse"]["persistence"][-1]
 
 
-@pytest.mark.slow
 def test_the_tour_reads_what_is_in_the_files(suite_root: Path, tmp_path: Path) -> None:
     found = _run(
         "dataset_tour", tmp_path,
@@ -134,7 +133,7 @@ def test_what_is_stored_can_be_read_on_the_web(name: str) -> None:
     for output in outputs:
         texts = [output.get("text", ""), *(t for k, t in output.get("data", {}).items() if k.startswith("text"))]
         for text in texts:
-            assert not re.search(r"(?<![\w/.])/(?!path/to/morph|persist|better|scratch)\w+", text), text
+            assert not re.search(r"/(home|root|tmp|work|mnt|opt|var|usr|private|Users)\b|[A-Z]:\\", text), text
             assert "\x1b" not in text, "colours and bars of a terminal"
 
 
