@@ -18,6 +18,8 @@ _HOOK = install_import_hook(
     ["morph.layout", "morph.normalisation", "morph.metrics", "morph.model"], "beartype.beartype"
 )
 
+from tests.layout_files import close_files  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -35,6 +37,12 @@ def run_module(*arguments: str, cwd: Path, **environment: str) -> subprocess.Com
     return subprocess.run(
         [sys.executable, "-m", *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=900
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_open_files() -> None:
+    """Close what the tests before have left open: which these are depends on the process that runs them."""
+    close_files()
 
 
 class Result(NamedTuple):
