@@ -124,7 +124,10 @@ def check(notebook: NotebookNode, name: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Execute the notebooks that are named, or all, each in its own folder, and store them."""
     names = sys.argv[1:] if arguments is None else arguments
-    for path in [Path(name) for name in names] or sorted(HERE.glob("*.ipynb")):
+    paths = [Path(name) for name in names] or sorted(HERE.glob("*.ipynb"))
+    if missing := [str(path) for path in paths if path.suffix != ".ipynb" or not path.is_file()]:
+        sys.exit(f"error: expected notebooks, such as experiments/dataset_tour.ipynb; found {', '.join(missing)}")
+    for path in paths:
         notebook = nbformat.read(path, as_version=4)
         start = time.perf_counter()
         text = check(normalise(execute(notebook, path.parent)), path.name)

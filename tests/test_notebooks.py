@@ -188,6 +188,11 @@ def test_the_command_stores_what_comes_out_and_the_same_again(
     assert path.read_text() == once
 
 
+def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"expected notebooks, such as .*; found nowhere.ipynb, README.md"):
+        main(["nowhere.ipynb", "README.md"])
+
+
 def _outputs(path: Path) -> list[NotebookNode]:
     return [output for cell in nbformat.read(path, as_version=4).cells for output in cell.outputs]
 
