@@ -188,7 +188,7 @@ def test_the_command_stores_what_comes_out_and_the_same_again(
     assert path.read_text() == once
 
 
-def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_notebook_is_refused() -> None:
     with pytest.raises(SystemExit, match=r"expected notebooks, such as .*; found nowhere.ipynb, README.md"):
         main(["nowhere.ipynb", "README.md"])
 
