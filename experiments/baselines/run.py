@@ -6,9 +6,7 @@ Each run is `python -m morph.train` and `python -m morph.evaluate`, with the opt
 return.  Runs whose lines are in the results already are not repeated.
 """
 
-import contextlib
 import csv
-import io
 import shutil
 import sys
 import tempfile
@@ -25,7 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 from data_adapters.suite.systems import SYSTEMS
 from experiments.baselines import plan, report, results, speed
 from experiments.baselines.plan import Run
+from experiments.in_process import command
 from morph import evaluate, train
+from morph.checkpoint import read_checkpoint
 from morph.provenance import write_whole
 
 __all__ = ["DEFAULTS", "judging", "main", "one", "options_of_command_line", "training"]
@@ -179,7 +179,7 @@ def training(run: Run, options: Mapping[str, Any], run_dir: str) -> list[str]:
         f"mixture.steps_per_epoch={run.steps}", "trainer.max_epochs=1", f"window.context={plan.CONTEXT}",
         f"batch_size={{{sizes}}}", f"mixture.weights={{{','.join(f'{name}:1.0' for name in systems)}}}",
         "loader.validation_windows=1", f"trainer.log_every_n_steps={min(10, run.steps)}", "trainer.accelerator=cpu",
-        "+callbacks.timer._target_=lightning.pytorch.callbacks.Timer", f"data_dir={options['data_dir']}",
+        f"data_dir={options['data_dir']}",
         f"level={options['level']}", f"run_dir={run_dir}", *options["options"][model],
     ]  # fmt: skip
 
@@ -203,7 +203,7 @@ def one(
     try:
         command(train.main, training(run, options, f"{folder}/run"))
         checkpoint = f"{folder}/run/checkpoints/last.ckpt"
-        seconds = torch.load(checkpoint, weights_only=True)["callbacks"]["Timer"]["time_elapsed"]["train"]
+        seconds = read_checkpoint(checkpoint).seconds
         for system in _judged(run, options):
             start = time.perf_counter()
             command(evaluate.main, judging(system, split, options, f"{folder}/{system}", checkpoint))
@@ -220,20 +220,6 @@ def one(
     finally:
         shutil.rmtree(folder)
     return rows
-
-
-def command(entry: Any, arguments: Sequence[str]) -> None:
-    """A command in this process; what it prints is shown where it fails."""
-    printed, before = io.StringIO(), sys.argv
-    sys.argv = [sys.argv[0], *arguments]
-    try:
-        with contextlib.redirect_stdout(printed):
-            entry()
-    except SystemExit as end:
-        if end.code:
-            sys.exit(f"{printed.getvalue()}\n{' '.join(arguments)}\n{end.code}")
-    finally:
-        sys.argv = before
 
 
 def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

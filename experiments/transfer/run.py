@@ -6,9 +6,7 @@ Each run is `python -m morph.train checkpoint=... finetune=...` and `python -m m
 the options that `training` and `judging` return.  Runs whose line is in the results already are not repeated.
 """
 
-import contextlib
 import csv
-import io
 import json
 import shutil
 import sys
@@ -21,6 +19,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from experiments.in_process import command
 from experiments.transfer import report
 from morph import evaluate, train
 
@@ -138,20 +137,6 @@ def one(run: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         "trained": trained,
         "seconds": seconds,
     }
-
-
-def command(main: Any, arguments: list[str]) -> None:
-    """A command in this process; what it prints is shown where it fails."""
-    printed, before = io.StringIO(), sys.argv
-    sys.argv = [sys.argv[0], *arguments]
-    try:
-        with contextlib.redirect_stdout(printed):
-            main()
-    except SystemExit as end:
-        if end.code:
-            sys.exit(f"{printed.getvalue()}\n{' '.join(arguments)}\n{end.code}")
-    finally:
-        sys.argv = before
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:

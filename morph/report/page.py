@@ -62,7 +62,7 @@ def report(
         origin: Command, revision, versions and hardware, see `morph.provenance.origin`.
         options: The resolved configuration.
         overall: Over all data sets, by window and forecast.
-        written: When; None for now.
+        written: When; None: the present moment.
     """
     names = forecasts(next(iter(summaries.values()))) if summaries else []
     lines = lines_of([*dict.fromkeys(["model", *names])])
