@@ -12,14 +12,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich import get_console
 
-from morph.checkpoint import read_checkpoint, run_of
+from morph.checkpoint import keep_adapter, read_checkpoint, run_of
 from morph.data.module import MixtureDataModule
 from morph.finetune import count_parameters
 from morph.forecaster import Forecaster
 from morph.provenance import record
 from morph.tables import parameter_table
 
-__all__ = ["RunRecord", "check_resume", "claim", "folder_of", "score_only"]
+__all__ = ["RunRecord", "check_resume", "claim", "folder_of", "leave_adapter", "score_only"]
 
 _RUN_DIR = "MORPH_RUN_DIR"
 _WRITTEN = ("checkpoints", "adapter", "log", "wandb", "figures", "evaluation")
@@ -118,6 +118,20 @@ def score_only(
     print("This model has no parameters: nothing is trained, and its checkpoint serves as any other's")
     trainer.validate(forecaster, data, verbose=False)
     trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+
+
+def leave_adapter(run_dir: Path, checkpoint: str, base: str | None) -> None:
+    """Write what a fine-tuning run learned beside its checkpoints, and say so.
+
+    Args:
+        run_dir: Of the run, which is over.
+        checkpoint: What it started from.
+        base: Of that, if it is an adapter's folder.
+    """
+    # Read again: the weights of the first reading were those that were trained.
+    before = read_checkpoint(checkpoint, base=base)
+    files = keep_adapter(run_dir / "adapter", read_checkpoint(run_dir), before)
+    print(f"What it learned, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB: {run_dir / 'adapter'}")
 
 
 class RunRecord(Callback):

@@ -7,12 +7,12 @@ from hydra.utils import instantiate
 from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from morph.checkpoint import find_checkpoint, keep_adapter, read_checkpoint
+from morph.checkpoint import find_checkpoint
 from morph.command import command
 from morph.execution import device, dtype, precision, set_execution, strategy
 from morph.forecaster import Forecaster
 from morph.progress import quiet_warnings
-from morph.run_folder import RunRecord, check_resume, claim, folder_of, score_only
+from morph.run_folder import RunRecord, check_resume, claim, folder_of, leave_adapter, score_only
 from morph.start import open_data, starting_checkpoint, starting_model
 
 OmegaConf.register_new_resolver("run_folder", folder_of, replace=True)
@@ -68,12 +68,7 @@ def main(config: DictConfig) -> None:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
         if start.base and "all" not in forecaster.parts and any((run_dir / "checkpoints").glob("*.ckpt")):
-            # Read again: the weights of the first reading were those that were trained.
-            before = read_checkpoint(config.checkpoint, base=config.base)
-            size = sum(
-                path.stat().st_size for path in keep_adapter(run_dir / "adapter", read_checkpoint(run_dir), before)
-            )
-            print(f"What it learned, {size / 1e6:.1f} MB: {run_dir / 'adapter'}")
+            leave_adapter(run_dir, config.checkpoint, config.base)
         print(f"Checkpoints in {run_dir / 'checkpoints'}.  Judge them:  python -m morph.evaluate checkpoint={run_dir}")
 
 
