@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -23,11 +23,20 @@ from morph.model.morph import Morph
 from morph.model.surrogate import Surrogate
 from morph.rollout import Forecast, unroll
 
-__all__ = ["Forecaster", "NonFiniteError", "forecast_loss", "warmup_cosine"]
+__all__ = ["Forecaster", "NonFiniteError", "StepLoss", "forecast_loss", "warmup_cosine"]
 
 
 class NonFiniteError(ValueError):
     """A NaN or infinity in data, loss or forecast."""
+
+
+class StepLoss(NamedTuple):
+    """Of an optimiser step: its number, counted from 1, its data set, and the mean of its loss over batches and
+    processes."""
+
+    step: int
+    dataset: str
+    loss: float
 
 
 def forecast_loss(prediction: Target, batch: Batch, unit: Float[Tensor, "B F"]) -> Float[Tensor, ""]:
@@ -109,6 +118,8 @@ class Forecaster(LightningModule):
             if not isinstance(model, Morph):
                 raise ValueError("finetune is for a Morph, and this model is none")
             self.parts = train_only(model, list(self.finetune["train"]), self.finetune.get("last_blocks"))
+        self.micro_losses: list[Tensor] = []  # of the batches of the step that is not done yet
+        self.last_step: StepLoss | None = None
         self._scores: dict[str, Tensor] = {}
         self._watch = Stopwatch()
 
@@ -175,7 +186,7 @@ class Forecaster(LightningModule):
         loss = forecast_loss(prediction, batch, self.model.unit_of_error(batch.context, batch.conditions))
         if not torch.isfinite(loss):
             raise NonFiniteError(_where(batch, f"training step {self.global_step}", "loss"))
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.context), sync_dist=True)
+        self.micro_losses.append(loss.detach())
         return loss
 
     def _unrolled(self, batch: Batch) -> Iterable[Tensor]:

@@ -1,10 +1,15 @@
 """The folder of a training run: where it is, what may lie in it already, and what is written about the run."""
 
+import errno
+import fcntl
 import os
+import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from secrets import token_hex
+from typing import cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -16,14 +21,19 @@ from morph.checkpoint import keep_adapter, read_checkpoint, run_of
 from morph.data.module import MixtureDataModule
 from morph.finetune import count_parameters
 from morph.forecaster import Forecaster
-from morph.provenance import record
+from morph.provenance import record, write_whole
 from morph.tables import parameter_table
 
-__all__ = ["RunRecord", "check_resume", "claim", "folder_of", "leave_adapter", "score_only"]
+__all__ = ["RunRecord", "claimed", "folder_of", "leave_adapter", "score_only"]
 
 _RUN_DIR = "MORPH_RUN_DIR"
-_WRITTEN = ("checkpoints", "adapter", "log", "wandb", "figures", "evaluation")
+_LOCK = ".lock"
+_WANDB = ".wandb_id"
+_WRITTEN = ("checkpoints", "adapter", "log", "wandb", "figures", "evaluation", "nonfinite")
 _FILES = (
+    "losses.csv",
+    "events.csv",
+    _WANDB,
     "train.yaml",
     "train.json",
     "evaluate.yaml",
@@ -40,15 +50,20 @@ def folder_of(resume: str | None, new: str) -> str:
     """Where a run writes: a resumed one in its own folder, a new one in `new`, which can hold the time of day.
 
     The processes that a run starts for its further devices write where its first one does.
+
+    Raises:
+        ValueError: resume=auto does not say which run.
     """
     if "LOCAL_RANK" in os.environ and _RUN_DIR in os.environ:
         return os.environ[_RUN_DIR]
+    if resume == "auto":
+        raise ValueError("resume=auto starts or continues the run in run_dir: give run_dir=<its folder>")
     return str(run_of(resume)) if resume else new
 
 
-@rank_zero_only
-def claim(run_dir: Path, overwrite: bool, resume: Path | None, needed: Sequence[str | Path] = ()) -> None:
-    """Make sure that a run does not mix with another one in its folder.
+@contextmanager
+def claimed(run_dir: Path, overwrite: bool, resume: Path | None, needed: Sequence[str | Path] = ()) -> Iterator[None]:
+    """Make sure that a run does not mix with another one in its folder: with an earlier one, or one that is running.
 
     Args:
         run_dir: The folder.
@@ -57,14 +72,45 @@ def claim(run_dir: Path, overwrite: bool, resume: Path | None, needed: Sequence[
         needed: What the run starts from, which must not be replaced by it.
 
     Raises:
-        ValueError: It holds a run, and neither `resume` nor `overwrite` was given; or what it starts from.
+        ValueError: It holds a run, and neither `resume` nor `overwrite` was given; or what it starts from; or another
+            process writes there.
     """
     os.environ[_RUN_DIR] = str(run_dir)
-    if resume or not any((run_dir / "checkpoints").glob("*.ckpt")):
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        yield
         return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / _LOCK).open("a+") as lock:
+        try:
+            # Of the process, not of those that it starts, which can outlive it by seconds; gone when it is.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            lock.seek(0)
+            raise ValueError(
+                f"run_dir: {run_dir} is being written by another run, {lock.read().strip()}; choose another run_dir, "
+                "or end that one first"
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()}\n")
+        lock.flush()
+        if not resume and any((run_dir / "checkpoints").glob("*.ckpt")):
+            _clear(run_dir, overwrite, needed)
+        identity = run_dir / _WANDB
+        if not identity.is_file():
+            write_whole(identity, os.environ.get("WANDB_RUN_ID") or token_hex(4))
+        os.environ["WANDB_RUN_ID"] = identity.read_text()  # a resumed run goes on in its curves
+        try:
+            yield
+        finally:
+            del os.environ["WANDB_RUN_ID"]
+
+
+def _clear(run_dir: Path, overwrite: bool, needed: Sequence[str | Path]) -> None:
     if not overwrite:
         raise ValueError(
-            f"run_dir: {run_dir} already holds a run; continue it with resume={run_dir}, choose another run_dir, "
+            f"run_dir: {run_dir} already holds a run; continue it with resume=auto, choose another run_dir, "
             "or replace it with overwrite=true"
         )
     for path in map(Path, needed):
@@ -76,33 +122,6 @@ def claim(run_dir: Path, overwrite: bool, resume: Path | None, needed: Sequence[
         shutil.rmtree(run_dir / name, ignore_errors=True)
     for name in _FILES:
         (run_dir / name).unlink(missing_ok=True)
-
-
-def check_resume(resume: Path, forecaster: Forecaster, data: MixtureDataModule) -> None:
-    """A resumed run must be the same run.
-
-    Raises:
-        ValueError: An option that decides the architecture, what is trained or the order of the batches differs, or
-            it is no run's.
-    """
-    stored = read_checkpoint(resume)
-    if not stored.plan:
-        raise ValueError(f"resume: {resume} is an exported or published model, which has no run to continue")
-    different = _differences(stored.config, forecaster.model.config, "model.")
-    now = data.plan | forecaster.trained
-    # What the run was fine-tuned with and the options do not name is different as well.
-    unsaid = {key: None for key in stored.plan if key.startswith("finetune.") and key not in now}
-    different += _differences(stored.plan, now | unsaid, "")
-    different += _differences({"sha256": stored.base.get("sha256")}, {"sha256": forecaster.base.get("sha256")}, "base ")
-    if different:
-        raise ValueError(
-            f"resume: {resume} belongs to a run with other options: {'; '.join(different)}.  Give the options of that "
-            f"run, which are in {run_of(resume)}/train.yaml and train.json"
-        )
-
-
-def _differences(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
-    return [f"{prefix}{key}={stored.get(key)}, now {value}" for key, value in now.items() if stored.get(key) != value]
 
 
 def score_only(

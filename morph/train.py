@@ -7,12 +7,14 @@ from hydra.utils import instantiate
 from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from morph.checkpoint import find_checkpoint
+from morph.checkpoint_files import CheckpointFile
 from morph.command import command
 from morph.execution import device, dtype, precision, set_execution, strategy
 from morph.forecaster import Forecaster
+from morph.interruption import cluster
 from morph.progress import quiet_warnings
-from morph.run_folder import RunRecord, check_resume, claim, folder_of, leave_adapter, score_only
+from morph.resume import check_resume, resume_point
+from morph.run_folder import RunRecord, claimed, folder_of, leave_adapter, score_only
 from morph.start import open_data, starting_checkpoint, starting_model
 
 OmegaConf.register_new_resolver("run_folder", folder_of, replace=True)
@@ -24,7 +26,7 @@ def main(config: DictConfig) -> None:
     quiet_warnings()
     seed_everything(config.seed, verbose=False)
     run_dir = Path(config.run_dir)
-    resume = find_checkpoint(config.resume, prefer="last") if config.resume else None
+    resume = resume_point(config.resume, run_dir, config.overwrite)
     checkpoint = starting_checkpoint(config)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if checkpoint and config.window.context is None:
@@ -49,27 +51,26 @@ def main(config: DictConfig) -> None:
     computed_in = precision(config.trainer.precision, where)
     set_execution(forecaster.model, **plain["execution"], device=where, dtype=dtype(computed_in))
     forecaster.check(data)
-    claim(run_dir, config.overwrite, resume, start.needs)
-    callbacks = instantiate(
-        {k: v for k, v in plain["callbacks"].items() if k != "in_between" or config.checkpoint_every}
-    )
-    trainer = instantiate(
-        config.trainer,
-        precision=computed_in,
-        strategy=strategy(config.trainer.strategy, config.trainer.devices, config.trainer.get("num_nodes", 1)),
-        logger=instantiate(config.logger),
-        callbacks=[*callbacks.values(), RunRecord(run_dir, DictConfig({**plain, "datasets": data.datasets}), resume)],
-    )
-    if any(parameter.requires_grad for parameter in forecaster.parameters()):
-        trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
-    else:
-        score_only(trainer, forecaster, data, run_dir, resume)
-    if trainer.interrupted or trainer.received_sigterm:
-        raise KeyboardInterrupt
-    if trainer.is_global_zero:
-        if start.base and "all" not in forecaster.parts and any((run_dir / "checkpoints").glob("*.ckpt")):
-            leave_adapter(run_dir, config.checkpoint, config.base)
-        print(f"Checkpoints in {run_dir / 'checkpoints'}.  Judge them:  python -m morph.evaluate checkpoint={run_dir}")
+    with claimed(run_dir, config.overwrite, resume, start.needs):
+        record = RunRecord(run_dir, DictConfig({**plain, "datasets": data.datasets}), resume)
+        trainer = instantiate(
+            config.trainer,
+            precision=computed_in,
+            strategy=strategy(config.trainer.strategy, config.trainer.devices, config.trainer.get("num_nodes", 1)),
+            logger=instantiate(config.logger),
+            callbacks=[*instantiate(plain["callbacks"]).values(), record],
+            plugins=[CheckpointFile(), *cluster()],
+        )
+        if any(parameter.requires_grad for parameter in forecaster.parameters()):
+            trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
+        else:
+            score_only(trainer, forecaster, data, run_dir, resume)
+        if trainer.is_global_zero:
+            if start.base and "all" not in forecaster.parts and any((run_dir / "checkpoints").glob("*.ckpt")):
+                leave_adapter(run_dir, config.checkpoint, config.base)
+            print(
+                f"Checkpoints in {run_dir / 'checkpoints'}.  Judge them:  python -m morph.evaluate checkpoint={run_dir}"
+            )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 
 from morph import Morph, load_checkpoint
 from morph.data.module import MixtureDataModule
-from morph.run_folder import check_resume
+from morph.resume import check_resume
 from tests.published_files import save
 from tests.test_reference import MANIFEST, stored
 

@@ -20,7 +20,7 @@ from morph.data.adapter import DatasetAdapter
 from morph.data.module import MixtureDataModule
 from morph.data.subset import Subset, few_shot, measure, order, with_statistics
 from morph.layout import Field, Statistics
-from morph.run_folder import check_resume
+from morph.resume import check_resume
 from tests.made_up import Coast, Counted, Waves, put
 
 
@@ -324,7 +324,7 @@ def test_scales_of_other_fields_of_that_name_are_not_taken() -> None:
 def test_a_run_from_before_there_was_the_option_resumes_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
     module = data(None)
     plan = {key: value for key, value in module.plan.items() if key != "num_trajectories"}
-    monkeypatch.setattr("morph.run_folder.read_checkpoint", lambda _: SimpleNamespace(config={}, plan=plan, base={}))
+    monkeypatch.setattr("morph.resume.read_checkpoint", lambda _: SimpleNamespace(config={}, plan=plan, base={}))
     forecaster: Any = SimpleNamespace(model=SimpleNamespace(config={}), trained={}, base={})
     check_resume(Path("old.ckpt"), forecaster, module)
     with pytest.raises(ValueError, match="num_trajectories=None, now 2"):

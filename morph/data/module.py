@@ -1,5 +1,6 @@
 """The data of a training run: every data set's windows, mixed for training and one by one for validation."""
 
+import signal
 from collections.abc import Iterator, Mapping
 from multiprocessing import get_all_start_methods
 from typing import Any
@@ -14,6 +15,8 @@ from morph.data.windows import Windows
 from morph.layout import Batch, DatasetSpec, TrainedOn
 
 __all__ = ["MixtureDataModule", "ResumableLoader"]
+
+_GRACE = 30  # seconds that a reading process goes on after SIGTERM
 
 
 class ResumableLoader(DataLoader[Batch]):
@@ -35,6 +38,7 @@ class ResumableLoader(DataLoader[Batch]):
             multiprocessing_context=start_method if num_workers else None,
             persistent_workers=persistent and num_workers > 0,
             collate_fn=_as_it_is,
+            worker_init_fn=_until_told,
         )
         self.plan = sampler
         self.given = 0
@@ -223,6 +227,14 @@ class MixtureDataModule(LightningDataModule):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _until_told(worker: int) -> None:
+    """Signals reach all processes of a terminal or a job: this one reads on until the training process is done."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    # It can also be the training process that ends this one, which must not stay for ever.
+    signal.signal(signal.SIGTERM, lambda *_: signal.setitimer(signal.ITIMER_REAL, _GRACE))
 
 
 def _batch_sizes(datasets: Mapping[str, DatasetConfig], given: int | Mapping[str, int] | None) -> dict[str, int]:
