@@ -121,7 +121,19 @@ def _one_message() -> Iterator[None]:
 
 def _is_mendable(error: Exception) -> bool:
     # Lightning's error by name: importing Lightning takes seconds, and only training needs it.
-    return isinstance(error, _MENDABLE) or type(error).__name__ == "MisconfigurationException"
+    return isinstance(error, _MENDABLE) or type(error).__name__ == "MisconfigurationException" or _remedy(error) != ""
+
+
+def _remedy(error: BaseException) -> str:
+    """What to do where the machine gave out."""
+    text = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return "memory ended; a smaller batch_size or a shorter window needs less of it"
+    if isinstance(error, RuntimeError) and re.match(
+        r"DataLoader worker \(pid.*\) (is killed|exited unexpectedly)", text
+    ):
+        return "a reading process was ended, as the system does where memory ends; fewer loader.num_workers need less"
+    return ""
 
 
 def _message(error: BaseException) -> str:
@@ -131,6 +143,10 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = str(error).split("\nConfig search path")[0].rstrip()
+    if remedy := _remedy(error):
+        return (
+            f"{remedy}; the same command with resume=auto goes on with a run ({text.splitlines()[0] if text else ''})"
+        )
     if isinstance(error, HydraException):
         text += "\n--help lists the options"
     return text or type(error).__name__

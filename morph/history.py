@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -30,7 +30,7 @@ class Losses(Callback):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._file: IO[str] | None = None
+        self._file: io.FileIO | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the file where the run takes up."""
@@ -41,7 +41,7 @@ class Losses(Callback):
         if len(rows) != trainer.global_step:
             print(f"{self.path}: {len(rows)} of the {trainer.global_step} steps before this one are in it")
         write_rows(self.path, ["step", "dataset", "loss"], rows)
-        self._file = self.path.open("a")
+        self._file = self.path.open("ab", buffering=0)  # what is written outlives the process
         for logger in trainer.loggers:
             if isinstance(logger, StepLog):
                 logger.cut(trainer.global_step)
@@ -59,8 +59,10 @@ class Losses(Callback):
         forecaster.last_step = StepLoss(trainer.global_step, batch.dataset, loss)
         forecaster.log("train/loss", loss, prog_bar=True, batch_size=1)
         if self._file is not None:
-            self._file.write(row_text([trainer.global_step, batch.dataset, loss]))
-            self._file.flush()  # past the process, which can be killed at any time
+            try:
+                self._file.write(row_text([trainer.global_step, batch.dataset, loss]).encode())
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """A checkpoint that outlives a power cut finds its rows."""

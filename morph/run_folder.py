@@ -184,5 +184,10 @@ class RunRecord(Callback):
             get_console().print(parameter_table(count_parameters(forecaster.model)))
             print("Learning rates: " + ", ".join(f"{part} {rate:g}" for part, rate in rates.items()))
         print("ratio: one-step VRMSE in validation over the better naive forecast's; below 1 is better than both")
-        print(f"Results in {self.run_dir}" + (f", continuing from {self.resume}" if self.resume else ""), flush=True)
         record(self.run_dir, self.config, "train")
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say where it writes, and from where it goes on."""
+        since = f", continuing from {self.resume} after step {trainer.global_step}" if self.resume else ""
+        print(f"Results in {self.run_dir}{since}", flush=True)
