@@ -129,9 +129,7 @@ def _remedy(error: BaseException) -> str:
     text = str(error)
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in text:
         return "memory ended; a smaller batch_size or a shorter window needs less of it"
-    if isinstance(error, RuntimeError) and re.match(
-        r"DataLoader worker \(pid.*\) (is killed|exited unexpectedly)", text
-    ):
+    if isinstance(error, RuntimeError) and re.match(r"DataLoader worker \(pid.*\) (is killed|exited)", text):
         return "a reading process was ended, as the system does where memory ends; fewer loader.num_workers need less"
     return ""
 
@@ -144,9 +142,7 @@ def _message(error: BaseException) -> str:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = str(error).split("\nConfig search path")[0].rstrip()
     if remedy := _remedy(error):
-        return (
-            f"{remedy}; the same command with resume=auto goes on with a run ({text.splitlines()[0] if text else ''})"
-        )
+        return f"{remedy}; the same command with resume=auto goes on with a run ({text.split('. ')[0].strip()})"
     if isinstance(error, HydraException):
         text += "\n--help lists the options"
     return text or type(error).__name__

@@ -3,7 +3,8 @@
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,10 +60,8 @@ class Losses(Callback):
         forecaster.last_step = StepLoss(trainer.global_step, batch.dataset, loss)
         forecaster.log("train/loss", loss, prog_bar=True, batch_size=1)
         if self._file is not None:
-            try:
+            with _named(self.path):
                 self._file.write(row_text([trainer.global_step, batch.dataset, loss]).encode())
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """A checkpoint that outlives a power cut finds its rows."""
@@ -131,7 +130,7 @@ class StepLog(Logger):
             self._columns = ["step", *sorted({*self._columns, *new} - {"step"})]
             self._rewrite([*rows, self._row])
             return
-        with self.path.open("r+b") as file:
+        with _named(self.path), self.path.open("r+b", buffering=0) as file:
             file.seek(self._start if same else 0, io.SEEK_SET if same else io.SEEK_END)
             self._start = file.tell()
             file.truncate()
@@ -143,6 +142,15 @@ class StepLog(Logger):
 
     def _last_row(self) -> bytes:
         return row_text([self._row.get(name, "") for name in self._columns]).encode()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What the system says of a write does not name the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

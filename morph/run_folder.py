@@ -160,6 +160,7 @@ class RunRecord(Callback):
         self.run_dir = run_dir
         self.config = config
         self.resume = resume
+        self.started = False
 
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -189,5 +190,12 @@ class RunRecord(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where it writes, and from where it goes on."""
+        self.started = True
         since = f", continuing from {self.resume} after step {trainer.global_step}" if self.resume else ""
         print(f"Results in {self.run_dir}{since}", flush=True)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Of a run that was over when it was resumed."""
+        if not self.started:
+            print(f"{self.run_dir} is over after step {trainer.global_step}; trainer.max_epochs=<more> goes on with it")

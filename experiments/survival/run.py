@@ -101,6 +101,7 @@ def _suffer(case: Case, work: Path, run_dir: Path) -> dict[str, Any]:
         case.after(run_dir)
     again = _train(run_dir, (*case.options, *case.again, "resume=auto"))
     start = re.search(r"continuing from \S+/(\S+) after step (\d+)", again.said)
+    start = start or re.search(r"run (is over) after step (\d+)", again.said)
     same = _same(run_dir, work / ("two" if RANKS[0] in case.options else "one"))
     refused = next((line for line in again.said.splitlines() if line.startswith("error: ")), "")[:90]
     return {
