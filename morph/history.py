@@ -3,8 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from morph.forecaster import Forecaster, StepLoss
 from morph.layout import Batch
-from morph.provenance import write_whole
+from morph.provenance import naming, write_whole
 
 __all__ = ["Losses", "StepLog", "read_rows", "row_text", "write_rows"]
 
@@ -60,7 +59,7 @@ class Losses(Callback):
         forecaster.last_step = StepLoss(trainer.global_step, batch.dataset, loss)
         forecaster.log("train/loss", loss, prog_bar=True, batch_size=1)
         if self._file is not None:
-            with _named(self.path):
+            with naming(self.path):
                 self._file.write(row_text([trainer.global_step, batch.dataset, loss]).encode())
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -130,7 +129,7 @@ class StepLog(Logger):
             self._columns = ["step", *sorted({*self._columns, *new} - {"step"})]
             self._rewrite([*rows, self._row])
             return
-        with _named(self.path), self.path.open("r+b", buffering=0) as file:
+        with naming(self.path), self.path.open("r+b", buffering=0) as file:
             file.seek(self._start if same else 0, io.SEEK_SET if same else io.SEEK_END)
             self._start = file.tell()
             file.truncate()
@@ -142,15 +141,6 @@ class StepLog(Logger):
 
     def _last_row(self) -> bytes:
         return row_text([self._row.get(name, "") for name in self._columns]).encode()
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """What the system says of a write does not name the file."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

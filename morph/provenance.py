@@ -6,6 +6,8 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["origin", "record", "write_whole"]
+__all__ = ["naming", "origin", "record", "write_whole"]
 
 _PACKAGES = ("morph", "torch", "lightning", "numpy", "h5py", "xarray")
 _BASELINES = ("neuraloperator", "monai")  # an extra, which may be missing
@@ -30,10 +32,20 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write a file whole or not at all."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-        unfinished.replace(path)
+        with naming(path):
+            unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Where a write fails, the error names the file, which the system does not for one that is open."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def origin() -> dict[str, Any]:
