@@ -3,9 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from tests.conftest import ROOT, run_module
+from tests.conftest import run_module
 
 FAST = (
     "model=nano",
@@ -264,25 +261,6 @@ def test_a_full_disk_leaves_nothing_half_written(
         assert path.suffix != ".ckpt", path
         if path.suffix == ".nc":
             assert xr.open_dataset(path, group="cfd1d").sizes["trajectory"] > 0
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes_from_the_command_line(suite_root: Path, tmp_path: Path) -> None:
-    """Killed once it has a checkpoint, which is inside an epoch; then the scores of a run that was not."""
-    options = ("data=[cfd1d,dr2d]", *FAST, "mixture.steps_per_epoch=30", "checkpoint_every=7", "loader.num_workers=1")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done = train(suite_root, *options, f"run_dir={whole}")
-    assert done.returncode == 0, done.stderr
-    command = [sys.executable, "-m", *train_options(suite_root), *options, f"run_dir={cut}"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (cut / "checkpoints" / "last.ckpt").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.kill()
-    rest = train(suite_root, *options, f"run_dir={cut}", "resume=auto")
-    assert rest.returncode == 0, rest.stderr
-    assert losses(cut) == losses(whole)
-    assert (cut / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from omegaconf import OmegaConf
 from experiments.survival.cases import CASES as ALL
 from experiments.survival.cases import RANKS, Case
 
-__all__ = ["main"]
+__all__ = ["main", "read", "same"]
 
 OPTIONS: dict[str, Any] = {"out": "experiments/survival", "work": "runs/survival", "faults": None, "jobs": 2}
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +58,8 @@ def main(arguments: list[str]) -> None:
     work.mkdir(parents=True)
     out.mkdir(parents=True, exist_ok=True)
     for name, more in {"one": (), "two": RANKS}.items():
+        if name == "two" and all(RANKS[0] not in case.options for _, case in cases):
+            continue
         done = _train(work / name, more)
         if done.code:
             sys.exit(f"the run without a fault ended with {done.code}: {done.said}")
@@ -102,7 +104,7 @@ def _suffer(case: Case, work: Path, run_dir: Path) -> dict[str, Any]:
     again = _train(run_dir, (*case.options, *case.again, "resume=auto"))
     start = re.search(r"continuing from \S+/(\S+) after step (\d+)", again.said)
     start = start or re.search(r"run (is over) after step (\d+)", again.said)
-    same = _same(run_dir, work / ("two" if RANKS[0] in case.options else "one"))
+    verdict = same(run_dir, work / ("two" if RANKS[0] in case.options else "one"))
     refused = next((line for line in again.said.splitlines() if line.startswith("error: ")), "")[:90]
     return {
         "fault": case.name,
@@ -112,7 +114,7 @@ def _suffer(case: Case, work: Path, run_dir: Path) -> dict[str, Any]:
         "said": _last(ended.said),
         "resumed": "refused" if again.code else (start[1] if start else "from the beginning"),
         "lost": "" if again.code else reached - (int(start[2]) if start else 0),
-        **({"losses": refused, "scores": "", "weights": ""} if case.refused else same),
+        **({"losses": refused, "scores": "", "weights": ""} if case.refused else verdict),
     }
 
 
@@ -130,7 +132,7 @@ def _train(run_dir: Path, options: tuple[str, ...], environment: dict[str, str] 
     return Ended(process.returncode, now - losses.stat().st_mtime if losses.is_file() else 0.0, said)
 
 
-def _same(run_dir: Path, reference: Path) -> dict[str, str]:
+def same(run_dir: Path, reference: Path) -> dict[str, str]:
     """Whether what the run wrote is what the other one did."""
     verdict = {
         name: "equal" if (run_dir / path).read_bytes() == (reference / path).read_bytes() else "DIFFER"
@@ -141,6 +143,12 @@ def _same(run_dir: Path, reference: Path) -> dict[str, str]:
     ]
     equal = states[0].keys() == states[1].keys() and all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     return {**verdict, "weights": "equal" if equal else "DIFFER"}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of `faults.csv`."""
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
 def _slurm(folder: Path) -> dict[str, str]:
