@@ -1,5 +1,6 @@
 """A Dockerfile without an engine: its stages, what .dockerignore lets through, and its steps run in folders."""
 
+import json
 import os
 import re
 import shlex
@@ -8,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from string import Template
 from typing import NamedTuple
 
-__all__ = ["Image", "Step", "arguments", "build", "context", "read_stages"]
+__all__ = ["Image", "Step", "arguments", "build", "context", "read_stages", "read_steps"]
 
 _OF_THE_IMAGE = re.compile(r"(?<![\w.:/\-])/(?=(?:opt|src|wheels|work|cache)\b)")
 
@@ -41,7 +43,8 @@ def read_steps(text: str) -> list[Step]:
 
 
 def read_stages(text: str) -> dict[str, list[Step]]:
-    """Instructions by the name of their stage; what stands before the first is under "", an unnamed stage under "final"."""
+    """Instructions by the name of their stage; what stands before the first is under "", and an unnamed stage
+    under "final"."""
     stages: dict[str, list[Step]] = {"": []}
     for step in read_steps(text):
         if step.name == "FROM":
@@ -90,16 +93,17 @@ def build(
 
     What belongs to the system (apt-get, useradd) is left out, and its first words are listed.  The Python of the base
     image is a new virtual environment of the Python that runs this.
+
+    Raises:
+        ValueError: An instruction is not known here.
     """
-    text = dockerfile.read_text()
     base = root / "base"
     subprocess.run([sys.executable, "-m", "venv", str(base)], check=True, capture_output=True)
-    system = {"PATH": f"{base}/bin:/usr/bin:/bin"}
     skipped: list[str] = []
     image = Image(root, {}, root, [], "", skipped)
-    for name, steps in read_stages(text).items():
-        stage = root / name if name else root
-        image = Image(stage, dict(system), stage, [], "root", skipped)
+    for name, steps in read_stages(dockerfile.read_text()).items():
+        stage = root / name
+        image = Image(stage, {"PATH": f"{base}/bin:/usr/bin:/bin"}, stage, [], "root", skipped)
         defined: dict[str, str] = {}
         for step in steps:
             words = shlex.split(step.text)
@@ -114,26 +118,13 @@ def build(
                 image = image._replace(workdir=Path(_here(words[0], stage)))
                 image.workdir.mkdir(parents=True, exist_ok=True)
             elif step.name == "COPY":
-                _copy(words, root, files, image.workdir, stage)
+                _copy(words, root, files, image)
             elif step.name == "USER":
-                image = image._replace(user=re.sub(r"\$\{(\w+)\}", lambda found: defined[found[1]], step.text))
+                image = image._replace(user=Template(step.text).substitute(defined))
             elif step.name == "ENTRYPOINT":
-                image = image._replace(entrypoint=shlex.split(step.text.strip("[]").replace(",", " ")))
+                image = image._replace(entrypoint=json.loads(step.text))
             elif step.name == "RUN":
-                mounts = [
-                    dict(part.split("=", 1) for part in word[8:].split(",")) for word in words if word[:8] == "--mount="
-                ]
-                command = re.sub(r"--mount=\S+\s+", "", step.text)
-                if command.startswith(("apt-get ", "useradd ")):
-                    skipped.append(command.split()[0])
-                    continue
-                bound = [mount for mount in mounts if mount["type"] == "bind"]
-                for mount in bound:
-                    target = Path(_here(mount["target"], stage))
-                    target.symlink_to(_here(mount["source"], root / mount["from"]))
-                run(_here(command, stage), image.workdir, image.environment | defined)
-                for mount in bound:
-                    Path(_here(mount["target"], stage)).unlink()
+                _run(step.text, root, image, defined, run)
             elif step.name not in ("VOLUME", "CMD"):
                 raise ValueError(f"{dockerfile}: {step.name} is not known here; add what it does")
     return image
@@ -144,16 +135,32 @@ def _here(text: str, stage: Path) -> str:
     return _OF_THE_IMAGE.sub(f"{stage}/", text)
 
 
-def _copy(words: list[str], root: Path, files: Path, workdir: Path, stage: Path) -> None:
+def _run(
+    text: str, root: Path, image: Image, defined: Mapping[str, str], run: Callable[[str, Path, dict[str, str]], None]
+) -> None:
+    command = re.sub(r"--mount=\S+\s+", "", text)
+    if command.startswith(("apt-get ", "useradd ")):
+        image.skipped.append(command.split()[0])
+        return
+    mounts = [dict(part.split("=", 1) for part in found.split(",")) for found in re.findall(r"--mount=(\S+)", text)]
+    bound = [mount for mount in mounts if mount["type"] == "bind"]
+    for mount in bound:
+        Path(_here(mount["target"], image.root)).symlink_to(_here(mount["source"], root / mount["from"]))
+    run(_here(command, image.root), image.workdir, image.environment | dict(defined))
+    for mount in bound:
+        Path(_here(mount["target"], image.root)).unlink()
+
+
+def _copy(words: list[str], root: Path, files: Path, image: Image) -> None:
     source = files
     if words[0].startswith("--from="):
         source = root / words.pop(0).removeprefix("--from=")
     *sources, target = words
-    to = workdir / _here(target, stage)
+    to = image.workdir / _here(target, image.root)
     for word in sources:
         path = source / word.lstrip("/")
         if path.is_dir():
-            # Links instead of copies: an environment is a gigabyte, and pip replaces files instead of writing into them.
+            # Links instead of copies: an environment is a gigabyte, and pip replaces files, never writes into them.
             shutil.copytree(path, to, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
         else:
             into = to / path.name if target.endswith("/") or len(sources) > 1 else to
@@ -162,7 +169,6 @@ def _copy(words: list[str], root: Path, files: Path, workdir: Path, stage: Path)
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
-    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile(
-        re.sub(r"\*\*/|\*\*|\*|\?|[^*?]+", lambda f: parts.get(f[0], re.escape(f[0])), pattern.strip("/"))
-    )
+    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.findall(r"\*\*/|\*\*|\*|\?|[^*?]+", pattern.strip("/"))
+    return re.compile("".join(wild.get(part, re.escape(part)) for part in parts))

@@ -1,4 +1,4 @@
-"""The image, without an engine: hadolint, its steps run in a clean environment; the launch files, by their own tools."""
+"""The image without an engine: hadolint, its steps in a clean environment.  The launch files by their own tools."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -64,9 +65,8 @@ def test_the_image_is_pinned_and_not_of_root() -> None:
 
 def _tracked() -> list[str]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    return [
-        name for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split("\n") if name
-    ]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.splitlines() if (ROOT / name).is_file()]
 
 
 def test_the_context_is_the_package_alone() -> None:
@@ -164,7 +164,7 @@ def _compose(**variables: str) -> dict[str, Any]:
 
 
 def _composed(call: Any, folder: Path, options: list[str]) -> str:
-    """The configuration that options of training make, without the options of this machine that cannot be had."""
+    """The configuration that options of training make, as `--cfg job` prints it."""
     done = call("morph.train", *options, "--cfg", "job", cwd=folder)
     assert done.returncode == 0, done.stderr
     return str(done.stdout)
@@ -293,5 +293,34 @@ def test_its_readme_names_every_variable() -> None:
     variables = re.findall(r"\$\{(\w+):-", (DOCKER / "compose.yaml").read_text())
     assert [name for name in variables if f"`{name}`" not in readme] == []
     assert [name for name in arguments(DOCKERFILE) if f"`{name}`" not in readme] == []
-    for line in re.findall(r"^(?:docker|sbatch|apptainer|mkdir) .*", readme, re.MULTILINE):
-        assert shlex.split(line, comments=True)
+
+
+def test_the_commands_that_are_shown_compose(call: Any, tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text() + (DOCKER / "README.md").read_text()
+    text += (DOCKER / "slurm.sbatch").read_text().replace("\n#   ", "\n")
+    seen = {"build": 0, "run": 0, "compose": 0, "sbatch": 0}
+    for line in re.findall(r"^(?:\w+=.*)?(?:docker (?:build|run|compose)|sbatch) .*", text, re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        given = dict(word.split("=", 1) for word in takewhile(lambda word: "=" in word, words))
+        command = words[len(given) :]
+        kind = "sbatch" if command[0] == "sbatch" else command[1]
+        seen[kind] += 1
+        if kind == "build":
+            assert (ROOT / command[command.index("--file") + 1]).is_file()
+            stated = [command[i + 1].split("=")[0] for i, word in enumerate(command) if word == "--build-arg"]
+            assert set(stated) <= arguments(DOCKERFILE).keys()
+        elif kind == "run":
+            options = command[command.index("train") + 1 :]
+            assert "max_epochs: 2" in _composed(call, tmp_path, options)
+        elif kind == "compose":
+            assert {"up", "stop"} & {*command}
+            _composed(call, tmp_path, _compose(**given)["command"][1:])
+        else:
+            options = command[command.index("docker/slurm.sbatch") + 1 :]
+            asked = dict(word.removeprefix("--").split("=") for word in command[1 : -len(options) - 1])
+            assert asked.keys() <= _directives().keys()
+            assert given.keys() <= {"MORPH_IMAGE"}
+            _, called = _sbatch(tmp_path, *options, **given)
+            assert "+experiment=pretrain_mix" in called
+            _composed(call, tmp_path, called[called.index("morph.train") + 1 :])
+    assert seen == {"build": 3, "run": 2, "compose": 4, "sbatch": 8}
