@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def _run(command: str, folder: Path, environment: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     """The steps of the Dockerfile, run in a folder for each stage, for the CPU."""
     folder = tmp_path_factory.mktemp("image")
     probe = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder / "probe")]
@@ -120,7 +121,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
     (folder / "stages").mkdir()
     values = {"TORCH": "cpu", "EXTRAS": "suite"}
-    return build(DOCKER / "Dockerfile", folder / "context", folder / "stages", values, run)
+    yield build(DOCKER / "Dockerfile", folder / "context", folder / "stages", values, run)
+    shutil.rmtree(folder)  # two gigabytes, which pytest would keep for three runs
 
 
 @pytest.mark.slow
