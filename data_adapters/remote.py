@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,16 @@ import fsspec
 from fsspec import asyn
 from fsspec.callbacks import DEFAULT_CALLBACK, TqdmCallback
 
-__all__ = ["is_remote", "kept", "list_folder", "local_copies", "matching", "open_remote", "read_text"]
+from morph.claims import LARGEST_YAML, ClaimError
+
+__all__ = ["check_url", "is_remote", "kept", "list_folder", "local_copies", "matching", "open_remote", "read_text"]
 
 # What is read beyond the end of each request, which the next one often wants: the price of a request is its latency.
 READ_AHEAD = 64 * 1024
+_PROTOCOLS = (
+    "http", "https", "hf", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "ftp", "sftp", "ssh", "file",
+    "local", "memory",
+)  # fmt: skip
 
 
 def is_remote(location: str) -> bool:
@@ -22,13 +29,28 @@ def is_remote(location: str) -> bool:
     return "://" in location
 
 
+def check_url(url: str) -> None:
+    """Refuse what is more than an address: fsspec's chains (reference::https://...) run templates that a server sends.
+
+    Raises:
+        ValueError: It is none of the protocols that are known to fetch bytes and nothing else.
+    """
+    protocol = url.partition("://")[0].lower()
+    if protocol not in _PROTOCOLS:
+        raise ValueError(
+            f"{url}: expected a URL of {', '.join(_PROTOCOLS)}, found {protocol!r}; fetch the file yourself"
+        )
+
+
 def open_remote(url: str) -> BinaryIO:
     """A file object that fetches the ranges that are read from it.
 
     Raises:
+        ValueError: See `check_url`.
         FileNotFoundError: There is no such file.
         OSError: The server does not answer, or not with ranges.
     """
+    check_url(url)
     try:
         file = fsspec.open(url, "rb", cache_type="readahead", block_size=READ_AHEAD).open()
     except FileNotFoundError as error:  # also where the server does not answer
@@ -51,7 +73,8 @@ def kept(url: str, folder: str | os.PathLike[str]) -> Path:
     said = system.info(path)
     marks = [said.get(key) for key in ("size", "ETag", "etag", "Content-MD5", "LastModified", "mtime", "last_commit")]
     version = hashlib.sha256(f"{url} {marks}".encode()).hexdigest()[:16]
-    copy = Path(folder) / f"{version}_{path.rstrip('/').rpartition('/')[2]}"
+    name = re.sub(r"[^\w.+-]", "_", path.rstrip("/").rpartition("/")[2])
+    copy = Path(folder) / f"{version}_{name}"
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
         partial = copy.with_name(f".{copy.name}.{os.getpid()}")
@@ -93,6 +116,8 @@ def read_text(url: str) -> str | None:
     """A small remote file, None where there is none."""
     system, path = _system(url)
     try:
+        if (size := system.info(path).get("size") or 0) > LARGEST_YAML:
+            raise ClaimError(f"{url}: expected at most {LARGEST_YAML:,} bytes of text, found {size:,}")
         return str(system.cat_file(path).decode())
     except FileNotFoundError:
         return None
@@ -104,5 +129,6 @@ if hasattr(os, "register_at_fork"):
 
 
 def _system(url: str) -> tuple[Any, str]:
+    check_url(url)
     found: Sequence[Any] = fsspec.core.url_to_fs(url)
     return found[0], found[1]
