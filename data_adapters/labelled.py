@@ -21,9 +21,9 @@ from data_adapters.files import join as beside
 from data_adapters.grid import GridAdapter, Options, Selection
 from data_adapters.handles import FileHandles, Signature, UnreadableError, signature
 from data_adapters.plan import check_selection
-from data_adapters.remote import check_url, is_remote, local_copies, open_remote
+from data_adapters.remote import is_remote, local_copies, open_remote
 from morph.claims import ClaimError, check_entries
-from morph.containers import check_hdf5, check_labelled, refuse_pickles
+from morph.containers import check_hdf5, check_labelled, check_url, refuse_pickles
 
 __all__ = ["DATASETS", "Opening", "XarrayAdapter"]
 

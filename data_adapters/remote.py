@@ -13,33 +13,17 @@ from fsspec import asyn
 from fsspec.callbacks import DEFAULT_CALLBACK, TqdmCallback
 
 from morph.claims import LARGEST_YAML, ClaimError
+from morph.containers import check_url
 
-__all__ = ["check_url", "is_remote", "kept", "list_folder", "local_copies", "matching", "open_remote", "read_text"]
+__all__ = ["is_remote", "kept", "list_folder", "local_copies", "matching", "open_remote", "read_text"]
 
 # What is read beyond the end of each request, which the next one often wants: the price of a request is its latency.
 READ_AHEAD = 64 * 1024
-_PROTOCOLS = (
-    "http", "https", "hf", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "ftp", "sftp", "ssh", "file",
-    "local", "memory",
-)  # fmt: skip
 
 
 def is_remote(location: str) -> bool:
     """Whether it is a URL and no path (C:\\data is a path)."""
     return "://" in location
-
-
-def check_url(url: str) -> None:
-    """Refuse what is more than an address: fsspec's chains (reference::https://...) run templates that a server sends.
-
-    Raises:
-        ValueError: It is none of the protocols that are known to fetch bytes and nothing else.
-    """
-    protocol = url.partition("://")[0].lower()
-    if protocol not in _PROTOCOLS:
-        raise ValueError(
-            f"{url}: expected a URL of {', '.join(_PROTOCOLS)}, found {protocol!r}; fetch the file yourself"
-        )
 
 
 def open_remote(url: str) -> BinaryIO:

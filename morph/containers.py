@@ -12,7 +12,25 @@ if TYPE_CHECKING:
     import h5py
     import xarray
 
-__all__ = ["check_hdf5", "check_labelled", "check_owned", "refuse_pickles"]
+__all__ = ["check_hdf5", "check_labelled", "check_owned", "check_url", "refuse_pickles"]
+
+_PROTOCOLS = (
+    "http", "https", "hf", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "ftp", "sftp", "ssh", "file",
+    "local", "memory",
+)  # fmt: skip
+
+
+def check_url(url: str) -> None:
+    """Refuse what is more than an address: fsspec's chains (reference::https://...) run templates that a server sends.
+
+    Raises:
+        ClaimError: Its protocol is none of those that fetch bytes and do nothing else.
+    """
+    protocol = url.partition("://")[0].lower()
+    if protocol not in _PROTOCOLS:
+        raise ClaimError(
+            f"{url}: expected a URL of {', '.join(_PROTOCOLS)}, found {protocol!r}; fetch the file yourself"
+        )
 
 
 def check_owned(data: "h5py.Dataset", file: "h5py.File", location: str) -> None:

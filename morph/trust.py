@@ -99,7 +99,7 @@ def check_targets(config: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}: {'.'.join(place)}: expected a dotted name, found {target!r}")
         if is_trusted(target):
             continue
-        wanted = {(_TARGET,): "a reader", ("prepare", _TARGET): "what makes its data"}.get(place)
+        wanted = {(_TARGET,): "a reader", ("prepare", _TARGET): "a function that makes data"}.get(place)
         found: Any = None
         if wanted and _is_of(target, _READERS):
             try:
@@ -165,7 +165,7 @@ def check_places(config: Mapping[str, Any], roots: Sequence[str | Path], where: 
     stated = config.get("prepare")
     if isinstance(stated, Mapping) and isinstance(stated.get(_TARGET), str) and not is_trusted(stated[_TARGET]):
         try:
-            makes = getattr(get_object(stated[_TARGET]), "makes", None)
+            makes = getattr(_found(stated[_TARGET]), "makes", None)
             folder = makes and makes(**{key: value for key, value in stated.items() if key != _TARGET})
         except Exception:  # calling it says what is wrong with it
             folder = None
