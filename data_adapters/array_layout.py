@@ -15,6 +15,8 @@ from jaxtyping import Float
 from data_adapters.choices import Choice
 from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, check_rows, source_of
 from data_adapters.raw import chunks_of
+from morph.claims import check_entries, check_numbers, load_yaml
+from morph.containers import check_owned
 
 _PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value")
 
@@ -197,6 +199,7 @@ def _contents(file: h5py.File, place: h5py.Group, chosen: Sequence[Choice], layo
                     "`dims` (a field that is constant in time has `dims` of its own)"
                 )
             for dim, size in zip(own, data.shape, strict=True):
+                check_entries(size, f"{where}: {data.name}: {dim}")
                 if dim != CHANNEL and sizes.setdefault(dim, size) != size:
                     raise ValueError(
                         f"{where}: {data.name}: expected {sizes[dim]} along {dim} as in {first}, found shape "
@@ -233,6 +236,12 @@ def _contents(file: h5py.File, place: h5py.Group, chosen: Sequence[Choice], layo
     )
 
 
+def _whole(data: h5py.Dataset, file: h5py.File) -> Any:
+    check_numbers(data.shape or (), data.dtype.itemsize, f"{file.filename}: {data.name}")
+    check_owned(data, file, file.filename)
+    return data[()]
+
+
 def _array(file: h5py.File, place: h5py.Group, name: str) -> h5py.Dataset:
     data = place.get(name)
     if not isinstance(data, h5py.Dataset) or data.shape is None:
@@ -243,6 +252,7 @@ def _array(file: h5py.File, place: h5py.Group, name: str) -> h5py.Dataset:
             f"{file.filename}: {data.name}: expected real numbers, found {data.dtype}; store complex numbers as two "
             "fields"
         )
+    check_owned(data, file, file.filename)
     if packed := [key for key in _PACKED if key in data.attrs and not _harmless(key, data.attrs[key])]:
         raise ValueError(
             f"{file.filename}: {data.name}: expected the numbers themselves, found {packed[0]}="
@@ -279,9 +289,9 @@ def _coordinate(file: h5py.File, place: h5py.Group, name: str, size: int) -> Flo
             f"found shape {data.shape}; correct `dims` or `coordinates`"
         )
     if data.ndim == 1:
-        return data[:size]
+        return _whole(data, file)[:size]
     # A row for each trajectory: the rows must agree, for a data set has one time step and one grid.
-    rows = data[()].reshape(-1, data.shape[-1])[:, :size]
+    rows = _whole(data, file).reshape(-1, data.shape[-1])[:, :size]
     check_rows(rows, _rounding(rows[0]), f"{file.filename}: {data.name}")
     return rows[0]
 
@@ -299,10 +309,10 @@ def _parameter(name: str, place: h5py.Group, file: h5py.File) -> Float[np.ndarra
             found = node.attrs[name]
             break
         if isinstance(node.get(name), h5py.Dataset):
-            found = node[name][()]
+            found = _whole(node[name], file)
             break
         if "config" in node.attrs:
-            found = _configured(name, node.attrs["config"])
+            found = _configured(name, node.attrs["config"], f"{file.filename}: {node.name}: config")
             if found is not None:
                 break
     try:
@@ -315,10 +325,10 @@ def _parameter(name: str, place: h5py.Group, file: h5py.File) -> Float[np.ndarra
         ) from None
 
 
-def _configured(name: str, text: Any) -> Any:
+def _configured(name: str, text: Any, where: str) -> Any:
     """Entry of a nested YAML text, by its last name."""
     try:
-        stored = yaml.safe_load(text.decode() if isinstance(text, bytes) else str(text))
+        stored = load_yaml(text.decode() if isinstance(text, bytes) else str(text), where)
     except yaml.YAMLError:
         return None
     pending = [stored]

@@ -28,6 +28,7 @@ from data_adapters.survey_table import field_table, findings, numbers_of, rule_i
 from morph.command import command
 from morph.data.catalogue import DatasetConfig, find_datasets, open_split, prepare
 from morph.provenance import origin, write_whole
+from morph.terminal import PlainConsole
 
 
 @command("check", spellings={"dataset": "data"})
@@ -41,7 +42,7 @@ def main(config: DictConfig) -> None:
         "suite_seed": config.suite_seed,
     }
     datasets = find_datasets(config.data, options)
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     if not console.is_terminal:
         console.width = 140  # a log file has no width
     numbers: dict[str, Any] = {}

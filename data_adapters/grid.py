@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from inspect import signature as signature_of
 from itertools import accumulate
+from math import prod
 from typing import Any, TypedDict, cast, get_args
 
 import numpy as np
@@ -21,7 +22,8 @@ from data_adapters.plan import Array, axes_in_order, part_of, per_axis, plan, sl
 from data_adapters.splits import Part, check_split, divide, full_rule
 from data_adapters.statistics import read_statistics
 from data_adapters.store import Selection, Store, agreeing
-from morph.layout import Boundary, DatasetSpec, Statistics
+from morph.claims import ClaimError, check_entries, check_memory
+from morph.layout import Boundary, DatasetSpec, Statistics, check_name
 
 __all__ = ["GridAdapter", "Options", "Selection", "Store"]
 
@@ -96,6 +98,8 @@ class GridAdapter:
                 f"found {', '.join(map(repr, unknown))}"
             )
         check_texts(where, name=name, statistics=statistics)
+        if name is not None:
+            check_name(f"{where}: name", name)
         if missing not in MISSING:
             raise ValueError(f"{where}: missing: expected {', '.join(MISSING)}, found {missing!r}")
         if dt is not None and not (type(dt) in (int, float) and 0 < dt < float("inf")):
@@ -122,6 +126,8 @@ class GridAdapter:
         self._plan = plan(first.sources, self._axes, self._space)
         stored = part_of(frames, first.num_steps, f"{where}: frames")
         counts = [c.num_trajectories for c in contents]
+        check_entries(sum(counts), f"{where}: trajectories")
+        check_entries(first.num_steps, f"{where}: frames of a trajectory")
         self._part = self._rule(splits, counts, len(stored), split)
         self._stored = stored
         self._frames = stored[self._part.frames.start : self._part.frames.stop]
@@ -286,6 +292,9 @@ class GridAdapter:
             )
         piece = self._frames[start:stop]
         shape = (stop - start, spec.num_fields, spec.num_components, *spec.spatial_shape)
+        if out is None:
+            what = f"{file}: frames {piece.start} to {piece.stop} of {', '.join(array.path for array in self._plan)}"
+            check_memory(4 * prod(shape), what, "use a part of the grid with `space`, or fewer frames at once")
         frames = np.empty(shape, np.float32) if out is None else out
         assert frames.shape == shape, f"out must have the shape {shape}, found {frames.shape}"
         for number, field in enumerate(spec.fields):
@@ -294,7 +303,7 @@ class GridAdapter:
         for array in self._plan:
             try:
                 finite &= self._read_array(frames, file, row, piece, array)
-            except (FileNotFoundError, UnreadableError):
+            except (FileNotFoundError, UnreadableError, ClaimError):
                 raise
             except FloatingPointError as error:
                 raise ValueError(

@@ -15,10 +15,13 @@ from data_adapters.contents import Contents
 from data_adapters.files import collection, find_files, fingerprint, join
 from data_adapters.grid import GridAdapter, Options, Selection
 from data_adapters.handles import HANDLES, UnreadableError
+from data_adapters.plan import check_selection
 from data_adapters.raw import RawArray, raw_array, unwritten_chunks
 from data_adapters.remote import is_remote, list_folder, local_copies
 from data_adapters.splits import ALL, SPLITS, check_split
 from data_adapters.well_layout import field_ranks, read_contents
+from morph.claims import ClaimError
+from morph.containers import check_owned
 
 __all__ = ["ArrayAdapter", "GroupAdapter", "WellAdapter", "split_files"]
 
@@ -115,12 +118,14 @@ class _Store:
     def read(self, file: str, path: str, selection: Selection, out: np.ndarray | None = None) -> np.ndarray:
         with HANDLES.lend(file) as opened:
             if (file, path) not in self._raw:
+                check_owned(opened[path], opened, file)
                 self._raw[file, path] = raw_array(opened[path], opened)
             raw = self._raw[file, path]
             values = None if raw is None else raw.read(opened, selection, out)
             if values is not None:
                 return values
             data = opened[path]
+            check_selection(data.shape, selection, data.dtype.itemsize, f"{file}: {path}")
             if out is None or not out.flags.c_contiguous:
                 # Reading into part of a window (`dest_sel`) saves a copy, but takes HDF5 60 times as long on chunks.
                 return data[selection]
@@ -146,7 +151,7 @@ class _Store:
             with HANDLES.lend(file) as opened:
                 name = opened.filename  # of a remote file, the text of a file object
                 yield opened
-        except (FileNotFoundError, UnreadableError):
+        except (FileNotFoundError, UnreadableError, ClaimError):
             raise
         except (AssertionError, NameError):
             raise  # no fault of the file

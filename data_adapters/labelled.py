@@ -20,7 +20,10 @@ from data_adapters.files import collection, find_files, fingerprint
 from data_adapters.files import join as beside
 from data_adapters.grid import GridAdapter, Options, Selection
 from data_adapters.handles import FileHandles, Signature, UnreadableError, signature
+from data_adapters.plan import check_selection
 from data_adapters.remote import is_remote, local_copies, open_remote
+from morph.claims import ClaimError, check_entries
+from morph.containers import check_hdf5, check_labelled, check_url, refuse_pickles
 
 __all__ = ["DATASETS", "Opening", "XarrayAdapter"]
 
@@ -216,8 +219,10 @@ class _LabelledStore:
         if self.joined and signature(opening.location) != self._signatures[opening]:
             raise UnreadableError(f"{opening.location}: it has changed since it was opened; start again")
         with DATASETS.lend(opening) as found:
+            variable = found.variables[path]
+            check_selection(variable.shape, selection, variable.dtype.itemsize, f"{opening.location}: {path}")
             try:
-                return found.variables[path][selection].to_numpy()
+                return variable[selection].to_numpy()
             except Exception as error:
                 # The decoders behind xarray raise what they please; whatever it is, the values cannot be had.
                 raise OSError(f"{type(error).__name__}: {error}") from error
@@ -285,6 +290,9 @@ class _LabelledStore:
         sizes = {axis: found.sizes[axis] for axis in axes}
         if 0 in sizes.values() or found.sizes[self._name(TIME)] == 0:
             raise ValueError(f"{location}: expected values, found {_listed(found)}")
+        for dim in found.dims:
+            if str(dim) in axes or str(dim) in self._roles:
+                check_entries(found.sizes[dim], f"{location}: {dim}")
         sample = next((name for name, role in self._roles.items() if role == SAMPLE), None)
         return Contents(
             dataset_name="",
@@ -362,18 +370,28 @@ def _open(opening: Opening) -> xr.Dataset:
     if not is_remote(location) and not Path(location).exists():
         raise FileNotFoundError(f"{location}: the file, or what it links to, does not exist")
     try:
+        if is_remote(location):
+            check_url(location)
         source = open_remote(location) if is_remote(location) and not is_zarr else location
+        refuse_pickles()
+        if not is_zarr:
+            check_hdf5(location, group, None if source is location else source)
         with warnings.catch_warnings():
             # A Zarr store whose metadata lies in many files is slower to open; that is its writer's affair.
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
-            return xr.open_dataset(
+            found = xr.open_dataset(
                 source,
                 engine="zarr" if is_zarr and engine is None else engine,
                 group=group,
                 chunks=None,
                 cache=False,
                 decode_times=False,
+                create_default_indexes=False,  # which are made of coordinates, read whole
             )
+        check_labelled(found, location)
+        return found
+    except ClaimError as error:
+        raise UnreadableError(str(error)) from error
     except FileNotFoundError as error:
         text = str(error)
         raise FileNotFoundError(text if text.startswith(location) else f"{location}: {text}") from error

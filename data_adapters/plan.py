@@ -1,14 +1,16 @@
 """Which part of the files is used, and how what is read becomes fields: each array is read once for a window."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from data_adapters.contents import CHANNEL, SAMPLE, TIME, Source
+from morph.claims import check_memory
 
-__all__ = ["Array", "axes_in_order", "part_of", "per_axis", "plan", "slice_of"]
+__all__ = ["Array", "axes_in_order", "check_selection", "part_of", "per_axis", "plan", "slice_of"]
 
 
 class Array(NamedTuple):
@@ -112,6 +114,23 @@ def _array(users: Sequence[tuple[Source, int, slice]], axes: Sequence[str], spac
         targets=targets,
         in_place=len(users) == 1 and in_order and whole and all(piece.step == 1 for piece in space.values()),
     )
+
+
+def check_selection(shape: Sequence[int], selection: Sequence[int | slice], itemsize: int, what: str) -> None:
+    """Refuse to read more at once than memory holds.
+
+    Args:
+        shape: Of the array.
+        selection: What would be read of it.
+        itemsize: Bytes of each of its numbers.
+        what: File and array, for the message.
+
+    Raises:
+        ClaimError: It is too much.
+    """
+    parts = zip(shape, selection, strict=False)
+    lengths = [1 if isinstance(part, int) else len(range(*part.indices(size))) for size, part in parts]
+    check_memory(prod(lengths) * prod(shape[len(lengths) :]) * itemsize, what, "read less of it with `frames`, `space`")
 
 
 def axes_in_order(found: tuple[str, ...], wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec import asyn
 from fsspec.callbacks import DEFAULT_CALLBACK, TqdmCallback
+
+from morph.claims import LARGEST_YAML, ClaimError
+from morph.containers import check_url
 
 __all__ = ["is_remote", "kept", "list_folder", "local_copies", "matching", "open_remote", "read_text"]
 
@@ -26,9 +30,11 @@ def open_remote(url: str) -> BinaryIO:
     """A file object that fetches the ranges that are read from it.
 
     Raises:
+        ValueError: See `check_url`.
         FileNotFoundError: There is no such file.
         OSError: The server does not answer, or not with ranges.
     """
+    check_url(url)
     try:
         file = fsspec.open(url, "rb", cache_type="readahead", block_size=READ_AHEAD).open()
     except FileNotFoundError as error:  # also where the server does not answer
@@ -51,7 +57,8 @@ def kept(url: str, folder: str | os.PathLike[str]) -> Path:
     said = system.info(path)
     marks = [said.get(key) for key in ("size", "ETag", "etag", "Content-MD5", "LastModified", "mtime", "last_commit")]
     version = hashlib.sha256(f"{url} {marks}".encode()).hexdigest()[:16]
-    copy = Path(folder) / f"{version}_{path.rstrip('/').rpartition('/')[2]}"
+    name = re.sub(r"[^\w.+-]", "_", path.rstrip("/").rpartition("/")[2])
+    copy = Path(folder) / f"{version}_{name}"
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
         partial = copy.with_name(f".{copy.name}.{os.getpid()}")
@@ -93,6 +100,8 @@ def read_text(url: str) -> str | None:
     """A small remote file, None where there is none."""
     system, path = _system(url)
     try:
+        if (size := system.info(path).get("size") or 0) > LARGEST_YAML:
+            raise ClaimError(f"{url}: expected at most {LARGEST_YAML:,} bytes of text, found {size:,}")
         return str(system.cat_file(path).decode())
     except FileNotFoundError:
         return None
@@ -104,5 +113,6 @@ if hasattr(os, "register_at_fork"):
 
 
 def _system(url: str) -> tuple[Any, str]:
+    check_url(url)
     found: Sequence[Any] = fsspec.core.url_to_fs(url)
     return found[0], found[1]

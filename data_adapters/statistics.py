@@ -12,6 +12,7 @@ from jaxtyping import Float
 from data_adapters.contents import TIME, Source
 from data_adapters.moments import SMALLEST_SCALE
 from data_adapters.remote import is_remote, read_text
+from morph.claims import load_yaml, read_yaml
 from morph.layout import DatasetSpec, Statistics
 
 __all__ = ["load_statistics", "read_statistics"]
@@ -79,9 +80,8 @@ def load_statistics(path: str) -> Any:
     try:
         if is_remote(path):
             text = read_text(path)
-        else:
-            text = Path(path).read_text(encoding="utf-8") if Path(path).exists() else None
-        return None if text is None else yaml.safe_load(text) or {}
+            return None if text is None else load_yaml(text, path) or {}
+        return read_yaml(Path(path)) or {} if Path(path).exists() else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: expected readable YAML, found: {error}") from error
 

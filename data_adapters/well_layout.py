@@ -13,6 +13,8 @@ from jaxtyping import Float
 from data_adapters.choices import Choice
 from data_adapters.contents import CHANNEL, SAMPLE, TIME, Contents, Source, check_rows, source_of
 from data_adapters.raw import chunks_of
+from morph.claims import check_entries, check_numbers
+from morph.containers import check_owned
 from morph.layout import Boundary
 
 __all__ = ["RANKS", "field_ranks", "read_contents"]
@@ -53,6 +55,7 @@ def read_contents(file: h5py.File, chosen: Sequence[Choice]) -> Contents:
     num_trajectories = int(_attribute(file, "n_trajectories"))
     if num_trajectories < 1:
         raise ValueError(f"{file.filename}: expected one or more trajectories, found n_trajectories {num_trajectories}")
+    check_entries(num_trajectories, f"{file.filename}: n_trajectories")
     coordinates = {axis: _coordinates(file, axis) for axis in axes}
     sizes = {axis: len(values) for axis, values in coordinates.items()}
     times = _times(file)
@@ -107,7 +110,7 @@ def _source(
 
 
 def _times(file: h5py.File) -> Float[np.ndarray, "T"]:
-    times = np.atleast_2d(_numeric(file, "dimensions/time")[()])
+    times = np.atleast_2d(_whole(_numeric(file, "dimensions/time")))
     if times.ndim != 2 or times.size == 0:
         raise ValueError(f"{file.filename}: dimensions/time: expected (T,) or (trajectories, T), found {times.shape}")
     if len(times) == 1 or not np.isfinite(times[0]).all():
@@ -120,6 +123,7 @@ def _coordinates(file: h5py.File, axis: str) -> Float[np.ndarray, "_"]:
     data = _numeric(file, f"dimensions/{axis}")
     if data.ndim < 1 or data.size == 0:
         raise ValueError(f"{file.filename}: dimensions/{axis}: expected an array of coordinates, found {data.shape}")
+    check_entries(data.shape[-1], f"{file.filename}: dimensions/{axis}")
     # Where each trajectory or frame has a grid of its own, the first one stands for all.
     return data[(0,) * (data.ndim - 1)].astype(np.float64)
 
@@ -133,7 +137,7 @@ def _parameters(file: h5py.File, num_trajectories: int) -> dict[str, Float[np.nd
         expected = (num_trajectories,) if _attribute(data, "sample_varying") else ()
         if data.shape != expected:
             raise ValueError(f"{file.filename}: scalars/{name}: expected shape {expected}, found {data.shape}")
-        parameters[name] = np.broadcast_to(np.float64(data[()]), num_trajectories)
+        parameters[name] = np.broadcast_to(np.float64(_whole(data)), num_trajectories)
     return parameters
 
 
@@ -150,7 +154,11 @@ def _boundary(file: h5py.File, axes: tuple[str, ...]) -> dict[str, Boundary]:
                 f"{file.filename}: {group.name}: expected a bc_type of {', '.join(get_args(Boundary))} on the axes "
                 f"{', '.join(axes)}, found {kind!r} on {', '.join(along)}"
             )
-        mask = group["mask"][()].astype(bool) if "mask" in group else np.ones((2,) * len(along), dtype=bool)
+        mask = (
+            _whole(_numeric(file, f"{group.name}/mask")).astype(bool)
+            if "mask" in group
+            else np.ones((2,) * len(along), dtype=bool)
+        )
         if mask.ndim < len(along) or mask.size == 0:
             raise ValueError(f"{file.filename}: {group.name}/mask: expected the axes {along}, found shape {mask.shape}")
         for number, axis in enumerate(along):
@@ -183,7 +191,13 @@ def _numeric(file: h5py.File, path: str) -> h5py.Dataset:
         raise ValueError(
             f"{file.filename}: {path}: expected real numbers, found {data.dtype}; store complex numbers as two fields"
         )
+    check_owned(data, file, file.filename)
     return data
+
+
+def _whole(data: h5py.Dataset) -> Any:
+    check_numbers(data.shape, data.dtype.itemsize, f"{data.file.filename}: {data.name}")
+    return data[()]
 
 
 def _attribute(node: h5py.Group | h5py.Dataset, name: str) -> Any:

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from morph.model.build import build, lacking
 from morph.model.folder import is_model_folder, read_folder
 from morph.model.morph import Morph
 from morph.model.reference import infer_config, read_reference
+from morph.model.stored import check_config, read_pickled
 from morph.model.surrogate import Surrogate
 
 __all__ = [
@@ -28,16 +28,6 @@ __all__ = [
     "load_checkpoint",
     "read_checkpoint",
     "run_of",
-]
-
-
-# The state of a schedule can hold losses as NumPy's scalars, which execute nothing.
-_SCALAR: Any = np.float64(0).__reduce__()[0]
-_SCALARS: list[Any] = [
-    _SCALAR,
-    (_SCALAR, "numpy.core.multiarray.scalar"),  # as NumPy 1 calls it
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64")),
 ]
 
 
@@ -84,12 +74,13 @@ class Checkpoint(NamedTuple):
         It holds the tensors of `weights` themselves: training it changes them.
         """
         try:
+            check_config(self.config, self.weights, self.adapter)
             with torch.device("meta"):  # the weights are put in place as they are, not copied
                 model = build(self.config)
                 if self.adapter and isinstance(model, Morph):
                     add_adapter(model, self.adapter)
             model.restore(self.weights)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError, AttributeError) as error:
             raise ValueError(f"checkpoint: {error}") from error
         model.trained_on = self.trained_on
         return merge_adapter(model) if merge and self.adapter and isinstance(model, Morph) else model
@@ -162,7 +153,7 @@ def read_checkpoint(
                 TrainedOn.from_dict(trained_on) if trained_on else TrainedOn(stored["capacity"]["max_context"]),
             )
         else:
-            contents = _load(path)
+            contents = read_pickled(path)
             if state := _published_state(contents):
                 full = infer_config(state, config)
                 reference = read_reference(state, full)
@@ -171,7 +162,7 @@ def read_checkpoint(
             read = _read_run(contents)
         if config:
             raise ValueError("it says itself how it is built; config is for published files of unpublished sizes")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error if isinstance(error, ValueError) else f"its configuration is damaged: {error!r}"
         raise ValueError(f"checkpoint: {path}: {reason}") from error
     return read
@@ -253,7 +244,7 @@ def _read_adapted(folder: Path, base: str | Path | Morph | None) -> Checkpoint:
         about["model"],
         weights | {name: value.to(device) for name, value in own.items()},
         TrainedOn.from_dict(about["trained_on"]),
-        about.get("options", {}),
+        _options(about.get("options", {})),
         about.get("plan", {}),
         adapter,
         about["base"],
@@ -299,16 +290,18 @@ def _with_filling(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(config) if "kind" in config else {"filling": "zero", **config}
 
 
-def _load(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_SCALARS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # what unpickling makes of a file that is something else is anything
-        reason = f"{type(error).__name__}: {str(error).split('. ')[0]}".splitlines()[0]
-        size = path.stat().st_size
-        raise ValueError(f"it is empty, truncated or no checkpoint at all ({size} bytes): {reason}") from error
+def _options(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a checkpoint says of its data, which decides what is opened.
+
+    Raises:
+        ValueError: It is no such thing.
+    """
+    files = stored.get("files", {})
+    plain = {key: value for key, value in stored.items() if key != "files"}
+    texts = [*plain.values(), *files.values()]
+    if not all(isinstance(value, str | int) and "${" not in str(value) for value in texts):
+        raise ValueError(f"its options should be texts and numbers without interpolations, found {texts!r}")
+    return stored
 
 
 def _published_state(contents: Any) -> Mapping[str, Tensor] | None:
@@ -332,7 +325,7 @@ def _read_run(contents: Any) -> Checkpoint:
             _with_filling(about["model"]),
             {key.removeprefix("model."): value for key, value in contents["state_dict"].items()},
             TrainedOn.from_dict(about),
-            about["options"],
+            _options(about["options"]),
             about["plan"],
             about.get("adapter", {}),
             about.get("base", {}),

@@ -16,6 +16,8 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from morph.terminal import printable
+
 __all__ = ["command", "defaults", "given"]
 
 _CONF = str(Path(__file__).resolve().parent.parent / "conf")
@@ -116,7 +118,7 @@ def _one_message() -> Iterator[None]:
     except Exception as error:
         if os.environ[_TRACEBACK] != "0" or not _is_mendable(error):
             raise
-        sys.exit(f"error: {_message(error)}")
+        sys.exit(f"error: {printable(_message(error))}")
 
 
 def _is_mendable(error: Exception) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TimeElapsedColumn
 
 from morph.baselines import NAIVE
@@ -15,7 +16,7 @@ from morph.checkpoint import Checkpoint, base_for, find_checkpoint, read_checkpo
 from morph.command import command, defaults
 from morph.comparison import Compared, costs, differences, named, read_compared, training, with_own_scales
 from morph.data.adapter import DatasetAdapter
-from morph.data.catalogue import find_datasets, is_entry, open_split, prepare
+from morph.data.catalogue import find_datasets, is_entry, named_folders, open_split, prepare
 from morph.data.subset import with_statistics
 from morph.ensemble import Ensemble, dropout_on
 from morph.execution import device as choose_device
@@ -27,6 +28,7 @@ from morph.results import print_tables, write_results
 from morph.rollout import Forecast
 from morph.scoring import Scores, check_lengths, score, work
 from morph.summary import summarise
+from morph.terminal import PlainConsole, printable
 
 _WHERE = ("data_dir", "level", "suite_seed")  # what a checkpoint of a run says of its data
 
@@ -57,7 +59,7 @@ def main(config: DictConfig) -> None:
     shipped = defaults("train")
     stated = {**{key: shipped[key] for key in _WHERE}, **checkpoint.options}
     options = {key: stated[key] if config[key] is None else config[key] for key in _WHERE}
-    datasets = find_datasets(config.data or _trained_data(path, checkpoint), options)
+    datasets = find_datasets(config.data or _trained_data(path, checkpoint), options, roots=named_folders(plain))
     adapters = {}
     for name, dataset in datasets.items():
         prepare(dataset)
@@ -85,7 +87,7 @@ def main(config: DictConfig) -> None:
     }
     record(folder, DictConfig(plain | effective), "evaluate")
 
-    console = Console()
+    console = PlainConsole(markup=True, highlight=True)
     _tell_training(checkpoint, context, compared)
     contexts = {name: one.context for name, one in compared.items()}
     device = choose_device(config.device)
@@ -181,9 +183,9 @@ def _tell_training(checkpoint: Checkpoint, context: int, compared: dict[str, Com
     """Whether a comparison is one of equals is for its reader to say."""
     if not compared:
         return
-    print(training("model", checkpoint, context))
+    print(printable(training("model", checkpoint, context)))
     for name, one in compared.items():
-        print(training(name, one.checkpoint, one.context))
+        print(printable(training(name, one.checkpoint, one.context)))
         if differ := differences(one.checkpoint, checkpoint):
             print(f"note: {name} and the model differ in the {differ} of their training")
 
@@ -204,7 +206,9 @@ def _judge(
     scores = {}
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True) as progress:
         for name, adapter in adapters.items():
-            task = progress.add_task(name, total=work(adapter, context, config.steps, config.one_step_windows, members))
+            task = progress.add_task(
+                escape(name), total=work(adapter, context, config.steps, config.one_step_windows, members)
+            )
             spec = replace(adapter.spec, name=name)
             others = {other: with_own_scales(model, spec) for other, model in others_of.items()}
             forecasts: dict[str, Forecast] = {"model": ours, **NAIVE, **others}
@@ -223,7 +227,7 @@ def _judge(
                 advance=partial(progress.advance, task),
             )
             if not console.is_terminal:  # a log file shows no bar
-                console.print(f"judged {name}: {len(adapter)} trajectories")
+                console.print(f"judged {escape(name)}: {len(adapter)} trajectories")
     return scores
 
 

@@ -1,7 +1,7 @@
 """The data that a forecast starts from: a labelled file as xarray opens it, or what a reader brings into the layout."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,8 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from morph.claims import ClaimError
+from morph.containers import check_hdf5, check_labelled, check_url, refuse_pickles
 from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, open_split, prepare
 from morph.layout import DatasetSpec, TrainedOn
@@ -37,7 +39,13 @@ class Input(NamedTuple):
 
 
 @contextmanager
-def open_input(name: str, group: str | None, split: str | None, options: Mapping[str, Any]) -> Iterator[Input]:
+def open_input(
+    name: str,
+    group: str | None,
+    split: str | None,
+    options: Mapping[str, Any],
+    roots: Sequence[str | Path] | None = None,
+) -> Iterator[Input]:
     """Open what a forecast starts from, and close it again.
 
     Args:
@@ -45,7 +53,7 @@ def open_input(name: str, group: str | None, split: str | None, options: Mapping
             conf/dataset or the path of a YAML file.  HDF5 whose dimensions have no names goes to a reader as well.
         group: In a labelled file.
         split: Of a data set.
-        options: See `find_datasets`.
+        options, roots: See `find_datasets`.
 
     Raises:
         ValueError: It cannot be opened, or an option does not go with it.
@@ -64,7 +72,7 @@ def open_input(name: str, group: str | None, split: str | None, options: Mapping
     if group is not None:
         raise ValueError(f"group: {name} goes through a reader, whose YAML says where in the file the data is")
     whole = is_file and path.suffix not in _YAML
-    ((key, config),) = find_datasets([name], options, whole=whole).items()
+    ((key, config),) = find_datasets([name], options, whole=whole, roots=roots).items()
     prepare(config)
     adapter = open_split(config, split or ("all" if whole else "test"), key)
     spec = replace(adapter.spec, name=key, fields=tuple(replace(f, variables=()) for f in adapter.spec.fields))
@@ -78,16 +86,17 @@ def _opened(name: str, group: str | None, **options: Any) -> Iterator[xr.Dataset
         with warnings.catch_warnings():
             # A Zarr store whose metadata lies in many files is slower to open; that is its writer's affair.
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
-            dataset = xr.open_dataset(
-                name,
-                engine="zarr" if _is_zarr(Path(name)) else options.pop("engine", None),
-                group=group,
-                chunks=None,
-                cache=False,
-                decode_times=False,
-                **options,
-            )
-    except FileNotFoundError:
+            refuse_pickles()
+            if "://" in name:
+                check_url(name)
+            check_hdf5(name, group)
+            stated: dict[str, Any] = {"engine": "zarr"} if _is_zarr(Path(name)) else {}
+            stated |= {"group": group, "chunks": None, "cache": False, "decode_times": False, **options}
+            # Indexes are made of coordinates, which are read for it.
+            with xr.open_dataset(name, create_default_indexes=False, **stated) as unread:
+                check_labelled(unread, name)
+            dataset = xr.open_dataset(name, **stated)
+    except (FileNotFoundError, ClaimError):
         raise
     except Exception as error:
         # The decoders behind xarray raise what they please on what they cannot read.

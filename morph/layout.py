@@ -44,6 +44,7 @@ __all__ = [
     "Target",
     "Tokens",
     "TrainedOn",
+    "check_name",
 ]
 
 AXES = ("D", "H", "W")
@@ -56,9 +57,34 @@ Tokens = Float[Tensor, "B T d h w E"]
 Boundary = Literal["periodic", "open", "wall"]
 
 
+def check_name(what: str, name: object) -> None:
+    """Refuse a name that could not be that of a file and of a variable in one, or would not show what it is.
+
+    Args:
+        what: It is the name of, for the message.
+        name: Any that a file or a user gives.
+
+    Raises:
+        ValueError: It is empty, no text, `.` or `..`, holds a slash, or characters that are not shown.
+    """
+    if (
+        not isinstance(name, str)
+        or not name.isprintable()
+        or {"/", "\\"} & set(name)
+        or name.strip() in ("", ".", "..")
+    ):
+        raise ValueError(
+            f"{what} {name!r}: expected a name in printable characters without slashes; choose another one, as in "
+            "fields: [{name: u, from: ...}] or name: ..."
+        )
+
+
 @dataclass(frozen=True)
 class Field:
     """A scalar or vector field.
+
+    Raises:
+        ValueError: A name is none, see `check_name`, or repeats; or the unit is more than a line of text.
 
     Args:
         name: What the field is called, "velocity".
@@ -76,6 +102,10 @@ class Field:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "components", tuple(self.components) or (self.name,))
+        for name in (self.name, *self.components):
+            check_name("field", name)
+        if self.unit is not None and not str(self.unit).isprintable():
+            raise ValueError(f"field {self.name!r}: expected a unit in one line of text, found {self.unit!r}")
         if len(set(self.components)) != len(self.components):
             raise ValueError(f"field {self.name!r}: component names repeat: {', '.join(self.components)}")
 
@@ -110,6 +140,9 @@ class DatasetSpec:
     masked: bool = False
 
     def __post_init__(self) -> None:
+        check_name("data set", self.name)
+        for name in (*self.axes, *(path.rpartition("/")[2] for path in self.parameters)):
+            check_name(f"data set {self.name!r}: axis or parameter", name)
         names = [component for field in self.fields for component in field.components]
         if not names:
             raise ValueError(f"data set {self.name!r}: it has no field")

@@ -16,6 +16,7 @@ from rich.progress import Progress, TimeElapsedColumn
 
 from morph.checkpoint import read_checkpoint
 from morph.command import command, defaults
+from morph.data.catalogue import named_folders
 from morph.execution import device as choose_device
 from morph.figures import plot_forecast, png
 from morph.forecast import Forecasting, plan
@@ -27,6 +28,7 @@ from morph.layout import DatasetSpec
 from morph.model.surrogate import Surrogate
 from morph.provenance import write_whole
 from morph.tables import range_table
+from morph.terminal import PlainConsole
 
 _WHERE = ("data_dir", "level", "suite_seed")  # what a checkpoint of a run says of its data
 _PLAN = (
@@ -48,8 +50,9 @@ def main(config: DictConfig) -> None:
     options = {key: stated[key] if config[key] is None else config[key] for key in _WHERE}
     # A data set of a YAML file is found where it was in training.
     name = checkpoint.options.get("files", {}).get(config.input, config.input)
-    console = Console(soft_wrap=True, highlight=False)
-    with open_input(name, config.group, config.split, options) as given:
+    console = PlainConsole(soft_wrap=True, markup=True)
+    roots = named_folders({"data_dir": config.data_dir, "data": config.input})
+    with open_input(name, config.group, config.split, options, roots) as given:
         # Merged it is faster; apart, factors have dropout of their own, as in training.
         model = checkpoint.build(merge=not config.dropout).to(choose_device(config.device))
         made = plan(model, given.dataset, config.steps, **_options(config, given, model), command=_command())

@@ -13,6 +13,7 @@ from morph.figures import plot_ensemble, plot_error_growth, plot_overview, plot_
 from morph.provenance import write_whole
 from morph.scoring import Scores
 from morph.tables import ensemble_table, error_table, overall_table, valid_table
+from morph.terminal import PlainConsole
 
 __all__ = ["print_tables", "write_results"]
 
@@ -78,4 +79,4 @@ def print_tables(
     for table in tables:
         # A number that is cut off is none: lines that are too long for a terminal go on in the next one.
         wide = Measurement.get(console, console.options.update(max_width=400), table).maximum
-        Console(width=max(console.width, wide)).print(table, "", sep="\n")
+        PlainConsole(markup=True, highlight=True, width=max(console.width, wide)).print(table, "", sep="\n")

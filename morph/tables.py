@@ -32,7 +32,7 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
     rollout = ahead == "rollout"
     what = "Rollout, mean over lead times" if rollout else "One step ahead"
     compared = _compared(summaries)
-    over = "".join(f", /{name}: over that of {name}" for name in compared)
+    over = "".join(f", /{escape(name)}: over that of {escape(name)}" for name in compared)
     table = _table(f"{what} (/persist, /better: VRMSE over persistence's, over the better's{over})")
     # Beside compared checkpoints a terminal has no room for all.
     every = ("", "persistence", "extrapolation")
@@ -45,8 +45,8 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
                 table.add_column("/persist", justify="right")
             table.add_column("/better", justify="right")
             for name in compared:
-                table.add_column(name, justify="right")
-                table.add_column(f"/{name}", justify="right")
+                table.add_column(escape(name), justify="right")
+                table.add_column(escape(f"/{name}"), justify="right")
     if rollout:
         table.add_column("unstable", justify="right", no_wrap=True)
     infix = "rollout_" if rollout else ""
@@ -71,7 +71,7 @@ def error_table(summaries: Mapping[str, Mapping[str, Any]], ahead: str) -> Table
         table,
         summaries,
         [
-            f"{dataset}: {numbers[f'{ahead}_without_data']} {what} hold no data and count nowhere"
+            f"{escape(dataset)}: {numbers[f'{ahead}_without_data']} {what} hold no data and count nowhere"
             for dataset, numbers in summaries.items()
             if numbers[f"{ahead}_without_data"]
         ],
@@ -88,7 +88,7 @@ def valid_table(summaries: Mapping[str, Mapping[str, Any]], threshold: float) ->
     """
     table = _table(f"Rollout, median valid time: VRMSE up to {threshold:g}")
     names = {"model": "model", "persistence": "persist", "extrapolation": "extrap"}
-    names |= {name: name for name in _compared(summaries)}
+    names |= {name: escape(name) for name in _compared(summaries)}
     for column in (*names.values(), "of"):
         table.add_column(column, justify="right")
     bounds = False
@@ -111,7 +111,7 @@ def ensemble_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     table = _table("Ensemble, mean over lead times, in standard deviations of each field (/: CRPS over that)")
     compared = _compared(summaries)
     columns = ("CRPS", "control", "/control", "/better", "spread", "skill", "ratio")
-    for column in (*columns, *(f"/{name}" for name in compared)):
+    for column in (*columns, *(escape(f"/{name}") for name in compared)):
         table.add_column(column, justify="right")
     for dataset, numbers in summaries.items():
         cells = [
@@ -165,7 +165,7 @@ def overall_table(
             cells.append("" if is_reference or None in ends else "-".join(f"{end:.3f}" for end in ends))
             if ranked:
                 cells.append("" if rank is None else f"{rank:.1f}")
-        table.add_row(forecast, *cells)
+        table.add_row(escape(forecast), *cells)
     notes = ["95 %: interval over trajectories; rollout: all lead times; first:last: these lead steps"]
     if unreached:
         notes.append(f"lead_windows: no rollout reaches {', '.join(unreached)}, left out")
@@ -187,7 +187,7 @@ def _table(title: str, first: str = "data set") -> Table:
 
 
 def _name(dataset: str, numbers: Mapping[str, Any]) -> str:
-    return dataset + (" *" if numbers["zero_shot"] else "")
+    return escape(dataset) + (" *" if numbers["zero_shot"] else "")
 
 
 def _compared(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:

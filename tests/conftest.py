@@ -21,6 +21,8 @@ _HOOK = install_import_hook(
 from tests.layout_files import close_files  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+# Readers and models of the tests' own, which files name: a user says as much of a package of theirs.
+os.environ["MORPH_TRUST"] = "tests"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -281,7 +281,8 @@ def test_splits_of_one_record_are_apart(check: Any, tmp_path: Path, gap: int, le
     assert ("valid starts with the frame after the last of train" in done.stdout) == (gap == 0)
 
 
-def test_a_data_set_is_prepared_first(check: Any, tmp_path: Path) -> None:
+def test_a_data_set_is_prepared_first(check: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORPH_TRUST", "shutil")
     (tmp_path / "source").mkdir()
     store(tmp_path / "source" / "mine_0.h5", u=noise(4, 5, 8))
     copy = {"_target_": "shutil.copytree", "src": str(tmp_path / "source"), "dst": str(tmp_path), "dirs_exist_ok": True}

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from data_adapters.hdf5 import WellAdapter
+from experiments.survival import hostile
 from morph.forecast_input import from_reader
 from tests.conftest import ROOT, run_module
 from tests.published_files import SIZES, published_state, save
@@ -78,6 +79,22 @@ def test_its_other_commands_compose(call: Any, tmp_path: Path) -> None:
     for command in commands:
         done = call(*command[2:], "--cfg", "job", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+
+
+def test_its_commands_for_files_from_strangers(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (trusted,) = (line.split("#") for line in README.splitlines() if line.startswith("MORPH_TRUST="))
+    setting, _, _, *command = trusted[0].split()
+    reader = trusted[1].split()[-1]
+    (tmp_path / "their.yaml").write_text(yaml.safe_dump({"_target_": reader, "batch_size": 2}))
+    monkeypatch.delenv("MORPH_TRUST")
+    refused = call(*command, cwd=tmp_path)
+    assert refused.stderr.endswith(f"if it is your own, trust its package: {setting}")
+    monkeypatch.setenv(*setting.split("="))
+    assert "No module named 'mypackage'" in call(*command, cwd=tmp_path).stderr  # it is looked for
+    (study,) = (line.split("#")[0].split() for line in README.splitlines() if "survival.hostile" in line)
+    monkeypatch.setattr(hostile, "CASES", [])
+    assert call(*study[2:], cwd=tmp_path).returncode == 0
+    assert (tmp_path / "runs" / "hostile" / "hostile.md").exists()
 
 
 def test_its_links_exist() -> None:

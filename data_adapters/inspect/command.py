@@ -20,6 +20,7 @@ from data_adapters.inspect.opening import open_splits
 from data_adapters.inspect.proposal import CONTEXT, TARGET, title_name, yaml_text
 from data_adapters.inspect.question import Question
 from data_adapters.inspect.report import print_found, print_splits
+from morph.terminal import PlainConsole, printable
 
 __all__ = ["main"]
 
@@ -59,7 +60,7 @@ def main() -> None:
     if not arguments or {"--help", "-h"} & set(arguments):
         print(_HELP, end="")
         sys.exit(0 if arguments else 2)
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     if not console.is_terminal:
         console.width = 160  # a log file has no width
     try:
@@ -71,7 +72,7 @@ def main() -> None:
     except (ValueError, OSError, ImportError, OmegaConfBaseException, YAMLError) as error:
         if os.environ.get("MORPH_TRACEBACK", "0") != "0":
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
     except KeyboardInterrupt:
         sys.exit("interrupted")
 

@@ -12,6 +12,7 @@ from data_adapters.inspect.looking import COMMAND, Look, Proposed, commands, ful
 from data_adapters.inspect.mapping import Candidate, flow
 from data_adapters.inspect.proposal import CONTEXT, name_of, yaml_text
 from data_adapters.inspect.question import Question
+from morph.terminal import printable
 
 __all__ = ["dataset_of"]
 
@@ -40,10 +41,11 @@ def dataset_of(path: str, *, whole: bool = False, **options: Any) -> dict[str, A
     except Question as question:
         arguments = [path, *(f"{key}={flow(value)}" for key, value in options.items())]
         raise ValueError(_way_out(question, path, arguments)) from question
-    print(_summary(path, found, seen, result, whole))
+    print(printable(_summary(path, found, seen, result, whole)))
     for name, of_array in seen.ranges.items():
         if of_array.mark is not None:
-            print(f"{path}: {name}: {of_array.mark:g} looks like a mark of missing values; it is read as a value")
+            text = f"{path}: {name}: {of_array.mark:g} looks like a mark of missing values; it is read as a value"
+            print(printable(text))
     config: dict[str, Any] = yaml.safe_load(yaml_text(result.proposal, path))
     return config
 

@@ -11,6 +11,7 @@ import xarray as xr
 from data_adapters.grid import Selection
 from data_adapters.inspect.containers import Container
 from data_adapters.labelled import DATASETS, Opening
+from data_adapters.plan import check_selection
 
 __all__ = ["ARRAYS", "GROUPS", "LABELLED", "WELL", "Array", "Found", "find_labelled", "plain"]
 
@@ -143,7 +144,9 @@ def find_labelled(container: Container, group: str | None) -> Found:
         with DATASETS.lend(Opening(place[0], engine, group)) as opened:
             if name not in opened.variables:
                 raise ValueError(f"{place[0]}: no variable {name!r}, which {container.files[0]} has; inspect it apart")
-            return opened.variables[name][selection].to_numpy()
+            variable = opened.variables[name]
+            check_selection(variable.shape, selection, variable.dtype.itemsize, f"{place[0]}: {name}")
+            return variable[selection].to_numpy()
 
     places = [(file, "") for file in container.files]
     return Found(

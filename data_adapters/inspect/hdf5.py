@@ -18,7 +18,9 @@ from data_adapters.inspect.containers import Container
 from data_adapters.inspect.findings import ARRAYS, GROUPS, WELL, Array, Found, find_labelled, plain
 from data_adapters.inspect.names import words
 from data_adapters.inspect.question import Question
+from data_adapters.plan import check_selection
 from data_adapters.well_layout import field_ranks, read_contents
+from morph.containers import check_owned
 
 __all__ = ["find_hdf5", "find_well"]
 
@@ -150,7 +152,10 @@ def _read(place: tuple[str, str], name: str, selection: Selection) -> np.ndarray
         node = file[place[1]] if place[1] else file
         if name not in node:
             raise ValueError(f"{place[0]}: {place[1] or '/'}: no array {name!r}, which others have; inspect it apart")
-        return np.asarray(node[name][selection])
+        data = node[name]
+        check_owned(data, file, place[0])
+        check_selection(data.shape, selection, data.dtype.itemsize, f"{place[0]}: {name}")
+        return np.asarray(data[selection])
 
 
 def _alike(root: h5py.Group, groups: list[str]) -> bool:

@@ -20,6 +20,7 @@ from data_adapters.inspect.names import kind_of, stem
 from data_adapters.inspect.ranges import Range
 from data_adapters.inspect.record import STEP_ATTRIBUTES, Record
 from data_adapters.remote import is_remote
+from morph.terminal import printable
 
 __all__ = ["CONTEXT", "TARGET", "Line", "Proposal", "megabytes", "name_of", "propose", "title_name", "yaml_text"]
 
@@ -313,8 +314,9 @@ def megabytes(num_bytes: int) -> str:
 
 def yaml_text(proposal: Proposal, title: str) -> str:
     """The file's text: an option a line, its reason behind it, or above where that would be too long."""
-    rows = [f"# {title}"]
-    for key, value, why in proposal.lines:
+    rows = [f"# {printable(' '.join(title.split()))}"]
+    for key, value, said in proposal.lines:
+        why = printable(" ".join(said.split()))  # words of a file stay in their comment
         indent = "  " if key == "-" else ""
         if not key:
             rows.append(f"{indent}# {why}")

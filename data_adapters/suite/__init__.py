@@ -23,10 +23,16 @@ from data_adapters.suite.systems import (
     check_seed,
     find_system,
 )
+from morph.data.adapter import prepares
 
 __all__ = ["HELD_OUT", "LEVELS", "PRETRAINING_MIX", "SYSTEMS", "ensure"]
 
 
+def _folder(system_name: str, level: str, seed: int = 0, out: str | Path = "data/suite") -> Path:
+    return Path(out) / level / find_system(system_name).name
+
+
+@prepares(_folder)
 def ensure(system_name: str, level: str, seed: int = 0, out: str | Path = "data/suite") -> Path:
     """Folder of a data set of the suite, which is generated first where it is missing.
 
@@ -42,7 +48,7 @@ def ensure(system_name: str, level: str, seed: int = 0, out: str | Path = "data/
     name = find_system(system_name).name
     check_level(level)
     check_seed(seed)
-    folder = Path(out) / level / name
+    folder = _folder(system_name, level, seed, out)
     if not folder.exists():
         _generate(name, level, seed, Path(out))
     check_stored(folder, name, level, seed, suite_version=SUITE_VERSION)

@@ -15,9 +15,12 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from morph.claims import read_yaml
 from morph.data.adapter import DatasetAdapter
+from morph.layout import check_name
+from morph.trust import check_interpolations, check_places, check_targets
 
-__all__ = ["DatasetConfig", "find_datasets", "is_entry", "open_split", "own_files", "prepare"]
+__all__ = ["DatasetConfig", "find_datasets", "is_entry", "named_folders", "open_split", "own_files", "prepare"]
 
 DatasetConfig = Mapping[str, Any]
 """`_target_` and arguments of an adapter, and for the caller `batch_size`, `prepare` and `card`, which documents it."""
@@ -28,7 +31,11 @@ _FOR_THE_CALLER = ("batch_size", "card", "prepare")
 
 
 def find_datasets(
-    names: str | Sequence[str], options: Mapping[str, Any], *, whole: bool = False
+    names: str | Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    whole: bool = False,
+    roots: Sequence[str | Path] | None = None,
 ) -> dict[str, DatasetConfig]:
     """Configurations of data sets.
 
@@ -37,9 +44,11 @@ def find_datasets(
             data themselves, as path, URL, pattern or folder, for which conf/from_file.yaml says what finds out.
         options: Values for the interpolations of their YAML, such as data_dir and level.
         whole: They will be opened as split "all": of what has no YAML, too little for three splits is enough.
+        roots: Folders in which data may be generated and kept; None: data_dir, and that of each YAML file.
 
     Raises:
-        ValueError: A name is unknown, a file is not the YAML of a data set, or it is not clear what it holds.
+        ValueError: A name is unknown, a file is not the YAML of a data set, or it is not clear what it holds; or a YAML
+            file names what is no reader, or a place to write to outside of these folders.
     """
     names = [names] if isinstance(names, str) or not isinstance(names, Sequence) else list(names)
     if wrong := [name for name in names if not isinstance(name, str)]:
@@ -52,10 +61,15 @@ def find_datasets(
         title = _title(name)
         if title in found:
             raise ValueError(f"data: {title!r} is named twice")
+        check_name("data: data set", title)
+        where = f"data set {name!r}"
         if _is_data(name):
             found[title] = _from_file(name, whole)
+            check_targets(found[title], where)
             continue
-        config = _read(path) if path.suffix in _YAML else _named(name)
+        from_file = path.suffix in _YAML
+        config = _read(path, list(options)) if from_file else _named(name)
+        check_interpolations(list(options.values()), (), "data: an option such as data_dir")
         merged = OmegaConf.merge(OmegaConf.create(dict(options)), config)
         try:
             resolved = OmegaConf.to_container(merged, resolve=True)
@@ -65,8 +79,28 @@ def find_datasets(
         dataset = {str(key): value for key, value in resolved.items() if key in config}
         if "_target_" not in dataset:
             raise ValueError(f"data set {name!r}: its YAML names no _target_, the class that reads it")
+        if from_file:
+            check_targets(dataset, where)
+        own = [path.parent] if from_file else []
+        check_places(dataset, [*_folders(options), *own] if roots is None else roots, where, from_file=from_file)
         found[title] = dataset
     return found
+
+
+def named_folders(options: Mapping[str, Any]) -> list[str | Path]:
+    """Folders that the user has named in a command that opens a checkpoint, and not the checkpoint: see `roots` above.
+
+    Args:
+        options: Of the command: data_dir, None for the default, and data.
+    """
+    data = options["data"] or ()
+    names = [data] if isinstance(data, str) else data
+    folder = options["data_dir"] or compose("train").data_dir
+    return [str(folder), *(Path(name).parent for name in names if Path(name).suffix in _YAML)]
+
+
+def _folders(options: Mapping[str, Any]) -> list[str]:
+    return [str(options["data_dir"])] if options.get("data_dir") else []
 
 
 def is_entry(name: str) -> bool:
@@ -142,10 +176,13 @@ def _from_file(name: str, whole: bool) -> DatasetConfig:
     return found
 
 
-def _read(path: Path) -> DictConfig:
+def _read(path: Path, options: Sequence[str]) -> DictConfig:
     if not path.is_file():
         raise ValueError(f"data: there is no file {path}; {_choices(path.stem)}")
     try:
+        stored = read_yaml(path)  # before OmegaConf, which writes aliases out
+        if isinstance(stored, Mapping):
+            check_interpolations(stored, options, str(path))
         config = OmegaConf.load(path)
     except Exception as error:
         raise ValueError(f"data: {path} cannot be read as YAML: {error}") from error

@@ -134,6 +134,8 @@ def read_adapter(folder: Path) -> Adapter:
         layer, factor, magnitude = found.groups()
         weights[f"{layer}.lora_{factor or magnitude}.default.weight"] = value
     try:
+        if not isinstance(config["target_modules"], list):
+            raise TypeError(f"target_modules should be a list of layers, found {config['target_modules']!r}")
         rank, alpha = config["rank_pattern"], config["alpha_pattern"]
         adapter = {
             "rank": {name: rank.get(name, config["r"]) for name in sorted(config["target_modules"])},

@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from morph.claims import LARGEST_JSON, ClaimError
+
 __all__ = ["fetch", "is_model_folder", "read_folder", "read_json", "read_tensors", "write_folder"]
 
 _CONFIG = "config.json"
@@ -72,6 +74,10 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if not isinstance(index.get("weight_map"), dict):
             raise ValueError(f"{folder / _INDEX} lacks weight_map, which file holds which tensor")
         names = set(index["weight_map"].values())
+        if wrong := [name for name in names if not isinstance(name, str) or not _OURS.fullmatch(name)]:
+            raise ValueError(
+                f"{folder / _INDEX} names {wrong[0]!r}, expected files as model-00001-of-00002.safetensors"
+            )
     weights: dict[str, Tensor] = {}
     for path in sorted(folder / name for name in names):
         weights |= read_tensors(path)
@@ -105,8 +111,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"there is no {path}, which belongs to {path.parent}; copy the folder as a whole")
+    if (size := path.stat().st_size) > LARGEST_JSON:
+        raise ClaimError(f"{path}: expected at most {LARGEST_JSON:,} bytes of JSON, found {size:,}")
     try:
         stored = json.loads(path.read_text())
+    except RecursionError as error:
+        raise ClaimError(f"{path}: it is nested too deeply") from error
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(stored, dict):

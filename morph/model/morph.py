@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,10 @@ from morph.model.folder import fetch, read_folder, write_folder
 from morph.model.mixer import AxialAttention, Block, Kept
 from morph.model.padding import pad
 from morph.model.position import LearnedPositions
+from morph.model.stored import check_config
 from morph.model.surrogate import Capacity, Surrogate
 from morph.normalisation import Normalisation
+from morph.trust import stored_module
 
 __all__ = ["Capacity", "Morph"]
 
@@ -107,8 +108,8 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
         """Inverse of `config`.
 
         Raises:
-            ValueError: An option is missing or unknown, or the mixer named there is no module of morph.model; nothing
-                else is imported because of a file.
+            ValueError: An option is missing or unknown, or the mixer named there is no module of morph or torch.nn, nor
+                of a package that the user trusts; nothing else is imported because of a file.
         """
         known = set(signature(cls.__init__).parameters) - {"self"}
         if "mixer" not in config or set(config) - known:
@@ -117,17 +118,10 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
                 f"found {', '.join(config)}"
             )
         options = dict(config)
-        mixer = dict(options.pop("mixer"))
-        target = mixer.pop("_target_")
-        module, _, name = target.rpartition(".")
-        found = getattr(import_module(module), name, None) if module.startswith("morph.model.") else None
-        # A module of this package can hold names of others, such as functions that import what they are told to.
-        if not (isinstance(found, type) and issubclass(found, nn.Module) and found.__module__ == module):
-            raise ValueError(
-                f"the stored configuration names the mixer {target!r}, which is no module of morph.model; "
-                "build the model yourself with Morph(mixer=...) and load its weights"
-            )
-        return cls(mixer=partial(found, **mixer), **options)
+        found, further = stored_module(options.pop("mixer"), "mixer")
+        if issubclass(found, Surrogate):
+            raise ValueError(f"the stored configuration names the mixer {found.__name__}, which is a whole model")
+        return cls(mixer=partial(found, **further), **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         if any(".lora_" in name for name, _ in self.named_parameters()):
@@ -144,7 +138,9 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
         config, weights = read_folder(folder)
         trained_on = config.pop("trained_on", None)
         options.pop("trained_on", None)
-        model = cls.from_config({**config, **options})
+        check_config(config, weights, {})
+        with torch.device("meta"):  # the weights are put in place as they are
+            model = cls.from_config({**config, **options})
         model.restore(weights)
         model.trained_on = TrainedOn.from_dict(trained_on) if trained_on else None
         return model

@@ -159,7 +159,10 @@ def infer_config(state_dict: Mapping[str, Tensor], given: Mapping[str, Any] | No
     last = max((int(match[1]) for key in state if (match := re.fullmatch(stack, key))), default=0)
     key = f"patch_embedding.conv_features.conv_stack.{last}.weight"
     filters = _shape(state, key, "(conv_filter, channels, 3, 3, 3)")[0]
-    depth = 1 + max(int(m[1]) for key in state if (m := re.match(r"transformer_blocks\.(\d+)\.", key)))
+    blocks = {int(m[1]) for key in state if (m := re.match(r"transformer_blocks\.(\d+)\.", key))}
+    depth = len(blocks)
+    if blocks != set(range(depth)):
+        raise ValueError(f"expected transformer_blocks.0 to {depth - 1}, one after the other, found {max(blocks)}")
     key, expected = "patch_embedding.projection.weight", f"(dim, {filters} * patch_size**3)"
     features = _shape(state, key, expected)[1]
     patch_size = round((features / filters) ** (1 / 3))
