@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_although_the_data_is(tmp_path: Path) -> None:
     module = forecaster()
     torch.nn.init.constant_(module.model.decoder.linear.bias, 1e30)
     with pytest.raises(
-        NonFiniteError, match=r"training step 0, data set .*non-finite loss although the data is finite"
+        NonFiniteError, match=r"training step 1, data set .*non-finite loss although the data is finite"
     ):
         trainer(tmp_path).fit(module, data())
 
