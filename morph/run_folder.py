@@ -22,10 +22,11 @@ from morph.tables import parameter_table
 __all__ = ["RunRecord", "check_resume", "claim", "folder_of", "leave_adapter", "score_only"]
 
 _RUN_DIR = "MORPH_RUN_DIR"
-_WRITTEN = ("checkpoints", "adapter", "log", "wandb", "figures", "evaluation")
+_WRITTEN = ("checkpoints", "adapter", "log", "wandb", "figures", "evaluation", "nonfinite")
 _FILES = (
     "train.yaml",
     "train.json",
+    "events.csv",
     "evaluate.yaml",
     "evaluate.json",
     "metrics.nc",
