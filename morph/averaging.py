@@ -3,14 +3,17 @@
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["Averaging"]
 
 
-class Averaging(EMAWeightAveraging):
-    """Lightning's exponential moving average, e_1 = w_1 and e_t = decay e_(t-1) + (1 - decay) w_t after step t.
+class Averaging(WeightAveraging):
+    """Exponential moving average, e_1 = w_1 and e_t = e_(t-1) + (1 - decay) (w_t - e_(t-1)) after step t.
+
+    Written so, weights that are not trained stay what they are, bit for bit, as the base of an adapter has to.
 
     A checkpoint then holds both: the averaged weights where other checkpoints hold the weights, so that all that reads
     it takes these, and the trained ones, with which a run goes on.
@@ -25,7 +28,7 @@ class Averaging(EMAWeightAveraging):
     def __init__(self, decay: float = 0.999) -> None:
         if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 < decay < 1:
             raise ValueError(f"ema: expected a decay between 0 and 1, such as 0.999, or null, found {decay!r}")
-        super().__init__(decay=decay)
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
         self._validating = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -51,9 +54,7 @@ class Averaging(EMAWeightAveraging):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Both kinds of weights, each under its name, also from inside of validation."""
-        inside = self._validating
-        if inside:
-            self._swap_models(pl_module)
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if inside:
-            self._swap_models(pl_module)
+        if self._validating:
+            names = ("state_dict", "current_model_state")
+            checkpoint |= dict(zip(names, [checkpoint[name] for name in reversed(names)], strict=True))

@@ -39,6 +39,7 @@ def main(config: DictConfig) -> None:
         seed=config.seed,
         finetune=start.finetune,
         base=start.base,
+        ema=config.ema,
     )
     if config.checkpoint is not None:
         plain["checkpoint"] = str(Path(config.checkpoint).absolute())
@@ -50,9 +51,8 @@ def main(config: DictConfig) -> None:
     set_execution(forecaster.model, **plain["execution"], device=where, dtype=dtype(computed_in))
     forecaster.check(data)
     claim(run_dir, config.overwrite, resume, start.needs)
-    callbacks = instantiate(
-        {k: v for k, v in plain["callbacks"].items() if k != "in_between" or config.checkpoint_every}
-    )
+    asked = {"in_between": config.checkpoint_every, "ema": config.ema is not None}
+    callbacks = instantiate({k: v for k, v in plain["callbacks"].items() if asked.get(k, True)})
     trainer = instantiate(
         config.trainer,
         precision=computed_in,
