@@ -9,7 +9,7 @@ from lightning import LightningModule
 
 from morph.forecaster import Forecaster
 
-__all__ = ["last_scores", "power_cut"]
+__all__ = ["last_scores", "power_cut", "without_telemetry"]
 
 
 @contextmanager
@@ -29,4 +29,11 @@ def power_cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def last_scores(run_dir: Path) -> str:
     """The last line of the newest log of a run."""
     newest = max((run_dir / "log").iterdir(), key=lambda path: int(path.name.removeprefix("version_")))
-    return (newest / "metrics.csv").read_text().splitlines()[-1]
+    return without_telemetry((newest / "metrics.csv").read_text().splitlines())[-1]
+
+
+def without_telemetry(lines: list[str]) -> list[str]:
+    """Rows of a log without the columns that tell times and memory, which differ from run to run."""
+    rows = [line.split(",") for line in lines]
+    kept = [i for i, name in enumerate(rows[0]) if not name.startswith(("speed/", "memory/"))]
+    return [",".join(row[i] for i in kept) for row in rows]
