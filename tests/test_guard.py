@@ -208,7 +208,7 @@ def test_a_spike_is_told_and_neither_noise_nor_a_slow_rise_nor_a_constant_loss_i
     def told(losses: np.ndarray) -> list[int]:
         usual, found = Usual(), []
         for number, loss in enumerate(losses):
-            if usual.is_spike(loss, 6.0):
+            if usual.is_spike(loss, 5.0):
                 found.append(number)
             usual = usual.after(loss)
         return found
