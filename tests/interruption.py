@@ -1,5 +1,6 @@
 """A run that ends in the middle, and what runs are compared by."""
 
+import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,6 @@ def last_scores(run_dir: Path) -> str:
 
 def without_telemetry(lines: list[str]) -> list[str]:
     """Rows of a log without the columns that tell times and memory, which differ from run to run."""
-    rows = [line.split(",") for line in lines]
+    rows = list(csv.reader(lines))
     kept = [i for i, name in enumerate(rows[0]) if not name.startswith(("speed/", "memory/"))]
     return [",".join(row[i] for i in kept) for row in rows]
