@@ -9,6 +9,7 @@ _COMMANDS = {
     "predict": "continue your own data with a checkpoint",
     "export": "write a checkpoint as config.json and safetensors",
     "benchmark": "measure speed and memory of the model on this machine",
+    "replay": "find where a batch that training skipped stops being finite",
 }
 
 

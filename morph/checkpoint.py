@@ -121,7 +121,10 @@ def run_of(checkpoint: str | Path) -> Path:
 
 
 def read_checkpoint(
-    path: str | Path, config: Mapping[str, Any] | None = None, base: str | Path | Morph | None = None
+    path: str | Path,
+    config: Mapping[str, Any] | None = None,
+    base: str | Path | Morph | None = None,
+    weights: str | None = None,
 ) -> Checkpoint:
     """Read a checkpoint of a training run, the folder of an export or an adapter, or a published file; executes nothing
     that it contains.
@@ -130,36 +133,44 @@ def read_checkpoint(
         path: Of any of these.
         config: What a published file of an unpublished size does not say, see `infer_config`.
         base: The model that an adapter's folder belongs to, or its path; None: it is where it was in training.
+        weights: Of a training run: "averaged" over its steps (`ema`), or "trained", as the last step left them; None:
+            averaged where there are such.
 
     Raises:
         ValueError: There is no such file, or it is none of these; names the tensor that does not fit; or `base` is
-            another model than the adapter's.
+            another model than the adapter's; or it has no such weights.
     """
+    if weights not in (None, "averaged", "trained"):
+        raise ValueError(f"weights: expected averaged, trained or null, found {weights!r}")
     path = find_checkpoint(path)
     adapted = path.is_dir() and is_adapter_folder(path)
+    if weights and path.is_dir():
+        raise ValueError(f"weights: the folder {path} holds the weights that it was written with; leave it out")
     if base is not None and not adapted:
         raise ValueError(f"checkpoint: {path} is a whole model, no adapter's folder; leave base out")
     try:
         if adapted:
             read = _read_adapted(path, base)
         elif path.is_dir():
-            stored, weights = read_folder(path)
+            stored, tensors = read_folder(path)
             if missing := lacking(stored):
                 raise ValueError(f"its config.json is not that of a model: it lacks {', '.join(missing)}")
             trained_on = stored.pop("trained_on", None)
             read = Checkpoint(
                 _with_filling(stored),
-                weights,
+                tensors,
                 TrainedOn.from_dict(trained_on) if trained_on else TrainedOn(stored["capacity"]["max_context"]),
             )
         else:
             contents = read_pickled(path)
             if state := _published_state(contents):
+                if weights:
+                    raise ValueError(f"a published model has one kind of weights; leave weights={weights} out")
                 full = infer_config(state, config)
                 reference = read_reference(state, full)
                 trained_on = TrainedOn(full["max_ar"])
                 return Checkpoint(reference.config, reference.weights, trained_on, adapter=reference.adapter)
-            read = _read_run(contents)
+            read = _read_run(contents, weights)
         if config:
             raise ValueError("it says itself how it is built; config is for published files of unpublished sizes")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -174,6 +185,7 @@ def load_checkpoint(
     base: str | Path | Morph | None = None,
     merge: bool = False,
     config: Mapping[str, Any] | None = None,
+    weights: str | None = None,
 ) -> Surrogate:
     """The model of a checkpoint, ready to forecast: a `Morph`, or a baseline.
 
@@ -186,11 +198,12 @@ def load_checkpoint(
             here share its weights in memory: each can be used at any time, and none changes another.
         merge: Fold low-rank factors into the weights that they adapt.
         config: Of a published file whose size was not published: heads and heads_xa, and what else differs.
+        weights: "averaged" or "trained", of a run that keeps both, see `read_checkpoint`.
 
     Raises:
         ValueError: See `read_checkpoint`.
     """
-    return read_checkpoint(path, config, base).build(merge)
+    return read_checkpoint(path, config, base, weights).build(merge)
 
 
 def base_of(model: Checkpoint | Surrogate, path: str | Path, base: str | Path | None = None) -> dict[str, str]:
@@ -312,18 +325,23 @@ def _published_state(contents: Any) -> Mapping[str, Tensor] | None:
     return None
 
 
-def _read_run(contents: Any) -> Checkpoint:
+def _read_run(contents: Any, weights: str | None) -> Checkpoint:
     if not isinstance(contents, dict) or "morph" not in contents or "state_dict" not in contents:
         found = ", ".join(map(str, list(contents)[:6])) if isinstance(contents, dict) else type(contents).__name__
         raise ValueError(
             "it was not written by morph.train, which leaves morph and state_dict, nor is it a published model's, "
             f"which has model_state_dict; found {found}"
         )
+    # With ema=, `state_dict` holds the averaged weights, and this the trained ones.
+    trained = contents.get("current_model_state")
+    if weights == "averaged" and trained is None:
+        raise ValueError("its run kept no average of the weights (ema=null); leave weights=averaged out")
+    state = contents["state_dict"] if weights != "trained" or trained is None else trained
     about = contents["morph"]
     try:
         return Checkpoint(
             _with_filling(about["model"]),
-            {key.removeprefix("model."): value for key, value in contents["state_dict"].items()},
+            {key.removeprefix("model."): value for key, value in state.items()},
             TrainedOn.from_dict(about),
             _options(about["options"]),
             about["plan"],

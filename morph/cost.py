@@ -39,9 +39,9 @@ class Products(NamedTuple):
     rate: float
 
 
-def matrix_product(device: str, dtype: torch.dtype) -> tuple[Work, int]:
+def matrix_product(device: str, dtype: torch.dtype, size: int | None = None) -> tuple[Work, int]:
     """A large square matrix product, whose rate is what the machine can do, and its number of operations."""
-    size = 8192 if device == "cuda" else 2048
+    size = size or (8192 if device == "cuda" else 2048)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return lambda: a @ b, 2 * size**3
 

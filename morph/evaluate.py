@@ -41,7 +41,7 @@ def main(config: DictConfig) -> None:
     paths = named(plain["compare"])
     if config.base is not None and not any(base_for(one, config.base) for one in (path, *paths.values())):
         raise ValueError(f"base: {path} is a whole model, no adapter's folder; leave base out")
-    checkpoint = read_checkpoint(path, base=base_for(path, config.base))
+    checkpoint = read_checkpoint(path, base=base_for(path, config.base), weights=config.weights)
     folder = Path(config.run_dir or run_of(path) / "evaluation")
     if not config.data and not checkpoint.trained_on.specs:
         raise ValueError(f"data: {path} does not say what it was trained on; give the data, such as data=[cfd1d]")

@@ -28,7 +28,7 @@ def main(config: DictConfig) -> None:
     path = find_checkpoint(config.checkpoint)
     # An adapter's folder needs its base to be read, the checkpoint of a run to be told from it.
     needed = config.merge or is_adapter_folder(path)
-    checkpoint = read_checkpoint(path, config.config, config.base if needed else None)
+    checkpoint = read_checkpoint(path, config.config, config.base if needed else None, config.weights)
     if not config.merge:
         _write_adapter(folder, path, checkpoint, config)
         return

@@ -7,55 +7,41 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from lightning import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from morph.baselines import NAIVE
 from morph.data.module import MixtureDataModule
 from morph.finetune import train_only
-from morph.layout import Batch, Target
+from morph.layout import Batch
+from morph.loss import NonFiniteError, batch_loss, forecast_loss, locate
 from morph.metrics import is_defined, vrmse
 from morph.model.morph import Morph
 from morph.model.surrogate import Surrogate
-from morph.rollout import Forecast, unroll
+from morph.rollout import Forecast
 
-__all__ = ["Forecaster", "NonFiniteError", "StepLoss", "forecast_loss", "warmup_cosine"]
-
-
-class NonFiniteError(ValueError):
-    """A NaN or infinity in data, loss or forecast."""
+__all__ = ["Forecaster", "MicroStep", "NonFiniteError", "StepLoss", "Stopwatch", "forecast_loss", "warmup_cosine"]
 
 
 class StepLoss(NamedTuple):
-    """Of an optimiser step: its number, counted from 1, its data set, and the mean of its loss over batches and
-    processes."""
+    """Of an optimiser step, counted from 1: its data set, and its loss, the mean over micro-batches and processes."""
 
     step: int
     dataset: str
     loss: float
 
 
-def forecast_loss(prediction: Target, batch: Batch, unit: Float[Tensor, "B F"]) -> Float[Tensor, ""]:
-    """Mean of ((prediction - target) / unit)^2 over samples, steps, space and physical components.
+class MicroStep(NamedTuple):
+    """One batch of an optimiser step, its loss, and the seed of its dropout."""
 
-    Each physical component counts once; fillers do not count.  Of a masked data set the mean runs over the valid points
-    alone: a component without any in the batch counts nowhere, and without any at all the loss and its gradient are 0.
-    """
-    error = (prediction - batch.target) / unit[:, None, :, None, None, None, None]
-    all_but_components = (0, 1, 4, 5, 6)
-    if batch.valid is None:
-        per_component = error.square().mean(all_but_components)
-        return per_component[batch.conditions.component_mask].mean()
-    count = batch.valid.sum(all_but_components)
-    # A factor that is 1 where all points are valid, so that the loss is then that of data without a mask, bit for bit.
-    factor = batch.valid[:, :, 0, 0].numel() / count.clamp(min=1)
-    per_component = torch.where(batch.valid, error.square(), 0.0).mean(all_but_components) * factor
-    counted = per_component[batch.conditions.component_mask & (count > 0)]
-    return counted.mean() if len(counted) else per_component.sum()
+    batch: Batch
+    loss: Tensor
+    seed: int
 
 
 def warmup_cosine(
@@ -88,9 +74,11 @@ class Forecaster(LightningModule):
         finetune: What is trained: `train`, for each of `morph.finetune.PARTS` its `lr` and `weight_decay`, where they
             are not those of all, and `last_blocks`, see `train_only`; None: everything.
         base: What a fine-tuned model started from, see `morph.checkpoint.base_of`; stored in checkpoints.
+        ema: Decay of the average of the weights that a callback keeps, None: there is none; stored in checkpoints.
 
     Raises:
-        NonFiniteError: In a step; names the data set, the windows and the step.
+        NonFiniteError: In a step; names the data set, the windows and the step.  With `morph.guard.Guard` among the
+            callbacks, training skips such a step.
     """
 
     def __init__(
@@ -102,6 +90,7 @@ class Forecaster(LightningModule):
         seed: int = 0,
         finetune: Mapping[str, Any] | None = None,
         base: Mapping[str, str] | None = None,
+        ema: float | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -111,6 +100,7 @@ class Forecaster(LightningModule):
         self.seed = seed
         self.finetune = dict(finetune or {})
         self.base = dict(base or {})
+        self.ema = ema
         known = model.trained_on
         self._before = () if known is None else tuple(sorted(known.names))
         self.parts: dict[str, list[Tensor]] = {}
@@ -122,11 +112,14 @@ class Forecaster(LightningModule):
         self.last_step: StepLoss | None = None
         self._scores: dict[str, Tensor] = {}
         self._watch = Stopwatch()
+        self.micro_steps: list[MicroStep] = []
+        self._step_of_these = -1
+        self.skip_step: Callable[[], bool] | None = None
 
     @property
     def trained(self) -> dict[str, Any]:
         """What decides what is trained, by option; a resumed run must not change it."""
-        return dict(_options(self.finetune, "finetune"))
+        return {**dict(_options(self.finetune, "finetune")), "ema": self.ema}
 
     @property
     def _data(self) -> MixtureDataModule:
@@ -181,16 +174,48 @@ class Forecaster(LightningModule):
         torch.manual_seed(((self.seed * 1_000_003 + step) * 65_537 + self.global_rank) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
-        prediction = torch.stack(list(self._unrolled(batch)), 1)
-        loss = forecast_loss(prediction, batch, self.model.unit_of_error(batch.context, batch.conditions))
-        if not torch.isfinite(loss):
-            raise NonFiniteError(_where(batch, f"training step {self.global_step}", "loss"))
+        """Loss of one batch; of one that is not finite the gradient is NaN, on all processes once it is reduced."""
+        if self._step_of_these != self.global_step:
+            self.micro_steps, self._step_of_these = [], self.global_step
+        loss = batch_loss(self.model, batch)
+        self.micro_steps.append(MicroStep(batch, loss.detach(), torch.initial_seed()))
         self.micro_losses.append(loss.detach())
-        return loss
+        # A square that overflows has a finite gradient.
+        return loss * torch.where(torch.isfinite(loss), 1.0, math.nan)
 
-    def _unrolled(self, batch: Batch) -> Iterable[Tensor]:
-        return unroll(self.model, batch.context, batch.target.shape[1], batch.conditions)
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient; without any, the optimiser leaves weights and its own state as they are.
+
+        Called once for each step, whether or not anything is clipped.  All processes see the same gradient, so that all
+        of them skip a step or none does.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = get_total_norm([p.grad for p in parameters])
+        if isinstance(self.trainer.strategy, FSDPStrategy):  # each process has a part of it
+            norm = self.trainer.strategy.reduce(norm.to(self.device).square(), reduce_op="sum").sqrt()
+        if not torch.isfinite(norm):
+            if self.skip_step is None:
+                raise NonFiniteError(self.locate_nonfinite())
+            if self.skip_step():
+                for parameter in parameters:
+                    parameter.grad = None
+            return
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and not scaled:
+            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def locate_nonfinite(self) -> str:
+        """What is not finite in the step that is being done, see `locate`."""
+        lost = [done for done in self.micro_steps if not torch.isfinite(done.loss)]
+        batch, what = (lost[0].batch, "loss") if lost else (self.micro_steps[-1].batch, "gradient")
+        return locate(batch, f"training step {self.global_step + 1}", what)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the scores of the epoch before."""
@@ -215,7 +240,7 @@ class Forecaster(LightningModule):
             errors = torch.where(counted, per_field, 0.0).sum(-1) / counted.sum(-1)
             errors = errors[:, counted.any(-1)]
         if not torch.isfinite(errors).all():
-            raise NonFiniteError(_where(batch, f"validation after step {self.global_step}", "forecast"))
+            raise NonFiniteError(locate(batch, f"validation after step {self.global_step}", "forecast"))
         sums = torch.cat([errors.double().sum(1), errors.new_full((1,), errors.shape[1]).double()])
         self._scores[batch.dataset] = self._scores.get(batch.dataset, 0) + sums
 
@@ -323,14 +348,3 @@ def _options(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]
             yield from _options(value, f"{prefix}.{key}")
         else:
             yield f"{prefix}.{key}", value
-
-
-def _where(batch: Batch, step: str, what: str) -> str:
-    """Names the data that a non-finite number comes from."""
-    finite = torch.isfinite(batch.context.flatten(1)).all(1) & torch.isfinite(batch.target.flatten(1)).all(1)
-    windows = batch.windows if finite.all() else batch.windows[~finite]
-    source = f"a non-finite {what} although the data is finite" if finite.all() else "NaN or infinity in the data"
-    places = ", ".join(f"trajectory {i} from frame {start}" for i, start in windows.tolist()[:8])
-    more = f" and {len(windows) - 8} more" if len(windows) > 8 else ""
-    remedy = "lower optimizer.lr or trainer.gradient_clip_val" if finite.all() else "repair or leave out these data"
-    return f"{step}, data set {batch.dataset!r}: {source}; windows: {places}{more}; {remedy}"

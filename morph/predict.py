@@ -44,7 +44,8 @@ def main(config: DictConfig) -> None:
     output = _output(config)
     if isinstance(config.compression, bool) or config.compression not in range(10):
         raise ValueError(f"compression: expected 0 to 9, found {config.compression!r}")
-    checkpoint = read_checkpoint(config.checkpoint, base=config.base).normalised(config.normalisation)
+    checkpoint = read_checkpoint(config.checkpoint, base=config.base, weights=config.weights)
+    checkpoint = checkpoint.normalised(config.normalisation)
     training = defaults("train")
     stated = {**{key: training[key] for key in _WHERE}, **checkpoint.options}
     options = {key: stated[key] if config[key] is None else config[key] for key in _WHERE}

@@ -8,6 +8,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich import get_console
 
+from morph.telemetry import Telemetry
+
 __all__ = ["RunProgress", "quiet_warnings"]
 
 
@@ -26,7 +28,8 @@ class RunProgress(RichProgressBar):
     """A bar in a terminal and one line per validation, which a log file shows too.
 
     The line tells the step, the loss, and the ratio of the one-step error to the better naive forecast's, as a
-    geometric mean and per data set: below 1 is better than doing nothing.
+    geometric mean and per data set: below 1 is better than doing nothing.  With `Telemetry` among the callbacks, also
+    how fast training was since the last one, and how much of the time it waited for data.
     """
 
     def __init__(self) -> None:
@@ -48,4 +51,6 @@ class RunProgress(RichProgressBar):
         ratios = "  ".join(f"{k.removeprefix(prefix)} {v:.2f}" for k, v in scores.items() if k.startswith(prefix))
         loss = f"loss {scores['train/loss']:.4f}  " if "train/loss" in scores else ""
         line = f"step {trainer.global_step:>6}  {loss}ratio {scores['val/ratio']:.3f}  ({ratios})"
+        for telemetry in (one for one in trainer.callbacks if isinstance(one, Telemetry)):  # type: ignore[attr-defined]
+            line += telemetry.summary
         get_console().print(line, markup=False, highlight=False, soft_wrap=True)

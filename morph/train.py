@@ -41,6 +41,7 @@ def main(config: DictConfig) -> None:
         seed=config.seed,
         finetune=start.finetune,
         base=start.base,
+        ema=config.ema,
     )
     if config.checkpoint is not None:
         plain["checkpoint"] = str(Path(config.checkpoint).absolute())
@@ -52,13 +53,14 @@ def main(config: DictConfig) -> None:
     set_execution(forecaster.model, **plain["execution"], device=where, dtype=dtype(computed_in))
     forecaster.check(data)
     with claimed(run_dir, config.overwrite, resume, start.needs):
+        callbacks = instantiate({k: v for k, v in plain["callbacks"].items() if k != "ema" or config.ema is not None})
         record = RunRecord(run_dir, DictConfig({**plain, "datasets": data.datasets}), resume)
         trainer = instantiate(
             config.trainer,
             precision=computed_in,
             strategy=strategy(config.trainer.strategy, config.trainer.devices, config.trainer.get("num_nodes", 1)),
             logger=instantiate(config.logger),
-            callbacks=[*instantiate(plain["callbacks"]).values(), record],
+            callbacks=[*callbacks.values(), record],
             plugins=[CheckpointFile(), *cluster()],
         )
         if any(parameter.requires_grad for parameter in forecaster.parameters()):
@@ -68,9 +70,7 @@ def main(config: DictConfig) -> None:
         if trainer.is_global_zero:
             if start.base and "all" not in forecaster.parts and any((run_dir / "checkpoints").glob("*.ckpt")):
                 leave_adapter(run_dir, config.checkpoint, config.base)
-            print(
-                f"Checkpoints in {run_dir / 'checkpoints'}.  Judge them:  python -m morph.evaluate checkpoint={run_dir}"
-            )
+            print(f"Checkpoints in {run_dir}/checkpoints.  Judge them:  python -m morph.evaluate checkpoint={run_dir}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A run that ends in the middle, and what runs are compared by."""
 
+import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from lightning import LightningModule
 
 from morph.forecaster import Forecaster
 
-__all__ = ["last_scores", "power_cut"]
+__all__ = ["last_scores", "power_cut", "without_telemetry"]
 
 
 @contextmanager
@@ -28,4 +29,11 @@ def power_cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def last_scores(run_dir: Path) -> str:
     """The last line of the log of a run."""
-    return (run_dir / "log" / "metrics.csv").read_text().splitlines()[-1]
+    return without_telemetry((run_dir / "log" / "metrics.csv").read_text().splitlines())[-1]
+
+
+def without_telemetry(lines: list[str]) -> list[str]:
+    """Rows of a log without the columns that tell times and memory, which differ from run to run."""
+    rows = list(csv.reader(lines))
+    kept = [i for i, name in enumerate(rows[0]) if not name.startswith(("speed/", "memory/"))]
+    return [",".join(row[i] for i in kept) for row in rows]

@@ -50,8 +50,9 @@ def forecaster(**options: Any) -> Forecaster:
 def trainer(folder: Path, *callbacks: Callback, epochs: int = 3, **options: Any) -> Trainer:
     return Trainer(
         default_root_dir=folder, max_epochs=epochs, callbacks=list(callbacks), logger=False, accelerator="cpu",
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks), enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False, **options,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+        **{"enable_progress_bar": False, **options},
     )  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def test_a_loss_that_is_not_finite_although_the_data_is(tmp_path: Path) -> None:
     module = forecaster()
     torch.nn.init.constant_(module.model.decoder.linear.bias, 1e30)
     with pytest.raises(
-        NonFiniteError, match=r"training step 0, data set .*non-finite loss although the data is finite"
+        NonFiniteError, match=r"training step 1, data set .*non-finite loss although the data is finite"
     ):
         trainer(tmp_path).fit(module, data())
 

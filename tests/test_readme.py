@@ -73,9 +73,9 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
 
 
 def test_its_other_commands_compose(call: Any, tmp_path: Path) -> None:
-    shown = ("python -m morph.train", "python -m morph.benchmark")
+    shown = ("python -m morph.train", "python -m morph.benchmark", "python -m morph.replay")
     commands = [line.split("#")[0].split() for line in README.splitlines() if line.startswith(shown)]
-    assert len(commands) == 1 + 7 + 1 + 2 + 2 + 3 + 1 + 1
+    assert len(commands) == 1 + 7 + 1 + 2 + 2 + 3 + 1 + 3
     for command in commands:
         done = call(*command[2:], "--cfg", "job", cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator, Mapping
 from multiprocessing import get_all_start_methods
+from time import perf_counter
 from typing import Any
 
 from lightning import LightningDataModule
@@ -42,12 +43,16 @@ class ResumableLoader(DataLoader[Batch]):
         )
         self.plan = sampler
         self.given = 0
+        self.waited = 0.0  # seconds in which nobody could go on without a batch, see morph.telemetry
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         self.given = self.plan.first
+        since = perf_counter()
         for batch in super().__iter__():
             self.given += 1
+            self.waited += perf_counter() - since
             yield batch
+            since = perf_counter()
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and how many of its batches were given out."""
