@@ -20,7 +20,7 @@ from morph.guard import Guard
 from morph.history import Losses
 from morph.model.adapter import add_adapter
 from morph.model.morph import Morph
-from morph.run_folder import check_resume
+from morph.resume import check_resume
 from tests.test_forecaster import STEPS, data, forecaster, trainer
 
 DECAY = 0.8
