@@ -82,8 +82,8 @@ class Guard(Callback):
         ValueError: A number is impossible, or no `Losses` stands before it among the callbacks.
     """
 
-    def __init__(self, run_dir: str | Path, max_skipped: int = 10, spike: float | None = 5.0) -> None:
-        if max_skipped < 0:
+    def __init__(self, run_dir: str | Path, max_skipped: int | None = 10, spike: float | None = 5.0) -> None:
+        if max_skipped is None or max_skipped < 0:
             raise ValueError(f"max_skipped: expected 0 or more steps, found {max_skipped}")
         if spike is not None and not spike > 0:
             raise ValueError(f"spike: expected a positive number of standard deviations, or null, found {spike}")
