@@ -1,7 +1,6 @@
 """A Dockerfile without an engine: its stages, what .dockerignore lets through, and its steps run in folders."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -159,9 +158,12 @@ def _copy(words: list[str], root: Path, files: Path, image: Image) -> None:
     to = image.workdir / _here(target, image.root)
     for word in sources:
         path = source / word.lstrip("/")
-        if path.is_dir():
-            # Links instead of copies: an environment is a gigabyte, and pip replaces files, never writes into them.
-            shutil.copytree(path, to, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
+        if path.is_dir() and source != files:
+            # A link: an environment is a gigabyte, and nothing uses that of the other stage afterwards.
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.symlink_to(path)
+        elif path.is_dir():
+            shutil.copytree(path, to, dirs_exist_ok=True)
         else:
             into = to / path.name if target.endswith("/") or len(sources) > 1 else to
             into.parent.mkdir(parents=True, exist_ok=True)
