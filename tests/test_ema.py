@@ -147,7 +147,9 @@ def test_a_skipped_step_and_a_stop_leave_the_trained_weights(run: Any, tmp_path:
             if batch_idx == 4:
                 batch.context.fill_(torch.nan)
 
-    fitted = trainer(tmp_path, Losses(), Guard(tmp_path, max_skipped=0), Averaging(DECAY), Spoil(), epochs=2)
+    fitted = trainer(
+        tmp_path, Losses(tmp_path / "losses.csv"), Guard(tmp_path, max_skipped=0), Averaging(DECAY), Spoil(), epochs=2
+    )
     with pytest.raises(ValueError, match="training step 5"):
         fitted.fit(module(), data())
     stopped = read_checkpoint(tmp_path / "nonfinite" / "step_5.ckpt")

@@ -88,7 +88,7 @@ def test_a_skipped_step_changes_neither_weights_nor_optimiser_and_the_run_goes_o
 ) -> None:
     """The rest equals, bit for bit, a run in which that step has no gradient."""
     spoiled, without = Spoil(3), Spoil(3, drop=True)
-    fit(tmp_path, Losses(), Guard(tmp_path), spoiled, gradient_clip_val=clip)
+    fit(tmp_path, Losses(tmp_path / "losses.csv"), Guard(tmp_path), spoiled, gradient_clip_val=clip)
     fit(tmp_path / "other", without, gradient_clip_val=clip)
     assert same(spoiled.weights[2], spoiled.weights[1])
     assert same(spoiled.moments[2], spoiled.moments[1])
@@ -116,7 +116,7 @@ def test_a_step_of_several_batches_is_skipped_as_a_whole_and_the_bad_one_saved(t
                 super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
     spoiled = SpoilSecond(2)
-    fit(tmp_path, Losses(), Guard(tmp_path), spoiled, accumulate_grad_batches=2)
+    fit(tmp_path, Losses(tmp_path / "losses.csv"), Guard(tmp_path), spoiled, accumulate_grad_batches=2)
     assert same(spoiled.weights[3], spoiled.weights[1])
     assert not same(spoiled.weights[5], spoiled.weights[3])
     assert [path.name for path in (tmp_path / "nonfinite").iterdir()] == ["step_2_batch1.safetensors"]
@@ -125,7 +125,7 @@ def test_a_step_of_several_batches_is_skipped_as_a_whole_and_the_bad_one_saved(t
 def test_after_the_stated_number_the_run_stops_with_all_that_reproduces_it(tmp_path: Path, call: Any) -> None:
     guard, spoiled = Guard(tmp_path, max_skipped=1), Spoil(2, 4)
     with pytest.raises(NonFiniteError, match=r"training step 4, data set '(slow|fast)': NaN .*step_4.safetensors"):
-        fit(tmp_path, Losses(), guard, spoiled)
+        fit(tmp_path, Losses(tmp_path / "losses.csv"), guard, spoiled)
     assert [row["event"] for row in events(tmp_path)] == ["skipped", "stopped"]
     saved = read_batch(tmp_path / "nonfinite" / "step_4.safetensors")
     assert saved.batch.context.isnan().sum() == 1
@@ -144,7 +144,7 @@ def test_after_the_stated_number_the_run_stops_with_all_that_reproduces_it(tmp_p
 
 def test_zero_stops_at_the_first(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"training step 1, .*max_skipped=0"):
-        fit(tmp_path, Losses(), Guard(tmp_path, max_skipped=0), Spoil(1))
+        fit(tmp_path, Losses(tmp_path / "losses.csv"), Guard(tmp_path, max_skipped=0), Spoil(1))
 
 
 def test_a_gradient_that_is_not_finite_although_the_loss_is(tmp_path: Path, call: Any) -> None:
@@ -152,7 +152,7 @@ def test_a_gradient_that_is_not_finite_although_the_loss_is(tmp_path: Path, call
     module = forecaster()
     fault = module.model.decoder.linear.bias.register_hook(lambda gradient: gradient * torch.inf)
     with pytest.raises(NonFiniteError, match=r"step 2, .*a non-finite gradient although the data is finite"):
-        fit(tmp_path, Losses(), Guard(tmp_path, max_skipped=1), module=module)
+        fit(tmp_path, Losses(tmp_path / "losses.csv"), Guard(tmp_path, max_skipped=1), module=module)
     assert [math.isfinite(float(row["loss"])) for row in events(tmp_path)] == [True, True]
     path = tmp_path / "nonfinite" / "step_2.safetensors"
     saved = read_batch(path)
@@ -173,17 +173,23 @@ def test_how_often_it_skipped_survives_a_resume_and_rows_are_written_once(tmp_pa
     """Resumed from step 4 of a run whose steps 3 and 5 are not finite: two steps skipped, and the third stops it."""
     saving = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, enable_version_counter=False)
     spoil = partial(Spoil, 3, 5)
-    fit(tmp_path, Losses(), Guard(tmp_path, max_skipped=2), spoil(), saving)
+    fit(tmp_path, Losses(tmp_path / "losses.csv"), Guard(tmp_path, max_skipped=2), spoil(), saving)
     first = (tmp_path / "events.csv").read_text()
     assert [row["step"] for row in events(tmp_path)] == ["3", "5"]
     with (tmp_path / "events.csv").open("a") as file:
         file.write("6,spi")  # a power cut in the middle of a row
     again = Guard(tmp_path, max_skipped=2)
-    fit(tmp_path, Losses(), again, spoil(), resume=tmp_path / "step=4.ckpt")
+    fit(tmp_path, Losses(tmp_path / "losses.csv"), again, spoil(), resume=tmp_path / "step=4.ckpt")
     assert again.skipped == 2
     assert (tmp_path / "events.csv").read_text() == first
     with pytest.raises(NonFiniteError, match="max_skipped=1"):
-        fit(tmp_path, Losses(), Guard(tmp_path, max_skipped=1), spoil(), resume=tmp_path / "step=4.ckpt")
+        fit(
+            tmp_path,
+            Losses(tmp_path / "losses.csv"),
+            Guard(tmp_path, max_skipped=1),
+            spoil(),
+            resume=tmp_path / "step=4.ckpt",
+        )
 
 
 def test_usual_is_the_exponential_mean_and_variance() -> None:
@@ -245,7 +251,7 @@ def test_a_spike_names_its_data_set_and_windows(tmp_path: Path, monkeypatch: pyt
                 seen.append((batch.dataset, " ".join(f"{t}:{s}" for t, s in batch.windows.tolist())))
 
     guard = Guard(tmp_path)
-    fit(tmp_path, Losses(), guard, Grow(), epochs=5)
+    fit(tmp_path, Losses(tmp_path / "losses.csv"), guard, Grow(), epochs=5)
     assert [(row["step"], row["event"]) for row in events(tmp_path)] == [("21", "spike")]
     (row,) = events(tmp_path)
     assert [(row["dataset"], row["windows"])] == seen
@@ -255,7 +261,7 @@ def test_a_spike_names_its_data_set_and_windows(tmp_path: Path, monkeypatch: pyt
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="put losses before it"):
-        fit(tmp_path, Guard(tmp_path), Losses())
+        fit(tmp_path, Guard(tmp_path), Losses(tmp_path / "losses.csv"))
     with pytest.raises(ValueError, match="max_skipped: expected 0 or more steps, found -1"):
         Guard(tmp_path, max_skipped=-1)
     with pytest.raises(ValueError, match="spike: expected a positive number"):
@@ -316,7 +322,7 @@ def ranks(rank: int, port: int, folder: Path, results: Any) -> None:
             cluster_environment=Place(), process_group_backend="gloo", find_unused_parameters=True, start_method="popen"
         )
         spoiled, guard = Spoil(2, rank=1), Guard(folder)
-        fit(folder, Losses(), guard, spoiled, strategy=strategy, devices=2)
+        fit(folder, Losses(folder / "losses.csv"), guard, spoiled, strategy=strategy, devices=2)
     skipped = same(spoiled.weights[1], spoiled.weights[0]) and not same(spoiled.weights[2], spoiled.weights[1])
     results.put((rank, skipped, guard.skipped, [p.double().sum().item() for p in spoiled.weights[-1]]))
 
