@@ -126,8 +126,7 @@ class GridAdapter:
         self._plan = plan(first.sources, self._axes, self._space)
         stored = part_of(frames, first.num_steps, f"{where}: frames")
         counts = [c.num_trajectories for c in contents]
-        check_entries(sum(counts), f"{where}: trajectories")
-        check_entries(first.num_steps, f"{where}: frames of a trajectory")
+        check_entries(max(sum(counts), first.num_steps), f"{where}: trajectories, or frames of one")
         self._part = self._rule(splits, counts, len(stored), split)
         self._stored = stored
         self._frames = stored[self._part.frames.start : self._part.frames.stop]

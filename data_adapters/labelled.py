@@ -23,7 +23,7 @@ from data_adapters.handles import FileHandles, Signature, UnreadableError, signa
 from data_adapters.plan import check_selection
 from data_adapters.remote import is_remote, local_copies, open_remote
 from morph.claims import ClaimError, check_entries
-from morph.containers import check_hdf5, check_labelled, check_url, refuse_pickles
+from morph.containers import check_container, check_hdf5, check_labelled
 
 __all__ = ["DATASETS", "Opening", "XarrayAdapter"]
 
@@ -134,9 +134,9 @@ class _LabelledStore:
             with self._fresh(opening) as found:
                 pieces.append(self._contents(found, opening.location, chosen))
                 self._clocks[opening] = _clock(found, self._name(TIME))
-        if not self.joined:
-            return pieces[0]
         first = pieces[0]
+        if not self.joined:
+            return first
         for opening, piece in zip(self._openings[file], pieces, strict=True):
             if piece.sizes != first.sizes or piece.num_trajectories != first.num_trajectories:
                 raise ValueError(
@@ -169,9 +169,8 @@ class _LabelledStore:
             ValueError: Each file starts where the one before it ends: a split by trajectory would tear one record apart
                 without a gap, and a model be judged by the frames next to those it was trained on.
         """
-        openings = [self._openings[file][0] for file in self.files]
         try:
-            known = on_one_clock([self._clocks[opening] for opening in openings])
+            known = on_one_clock([self._clocks[self._openings[file][0]] for file in self.files])
         except ValueError:
             return
         if known and len(known) > 1 and goes_on(known):
@@ -206,8 +205,7 @@ class _LabelledStore:
         return beside(self._folder, f"{name or self.name}.stats.yaml")
 
     def unwritten(self, file: str, path: str) -> tuple[int, int]:
-        # Zarr leaves out chunks that are written with nothing but the fill value; xarray decodes NetCDF's as NaN.
-        return 0, 0
+        return 0, 0  # Zarr leaves out chunks of nothing but the fill value; xarray decodes NetCDF's as NaN
 
     def fingerprint(self) -> str:
         return fingerprint([opening.location for openings in self._openings.values() for opening in openings])
@@ -219,10 +217,10 @@ class _LabelledStore:
         if self.joined and signature(opening.location) != self._signatures[opening]:
             raise UnreadableError(f"{opening.location}: it has changed since it was opened; start again")
         with DATASETS.lend(opening) as found:
-            variable = found.variables[path]
-            check_selection(variable.shape, selection, variable.dtype.itemsize, f"{opening.location}: {path}")
+            data = found.variables[path]
+            check_selection(data.shape, selection, data.dtype.itemsize, f"{opening.location}: {path}")
             try:
-                return variable[selection].to_numpy()
+                return data[selection].to_numpy()
             except Exception as error:
                 # The decoders behind xarray raise what they please; whatever it is, the values cannot be had.
                 raise OSError(f"{type(error).__name__}: {error}") from error
@@ -290,9 +288,8 @@ class _LabelledStore:
         sizes = {axis: found.sizes[axis] for axis in axes}
         if 0 in sizes.values() or found.sizes[self._name(TIME)] == 0:
             raise ValueError(f"{location}: expected values, found {_listed(found)}")
-        for dim in found.dims:
-            if str(dim) in axes or str(dim) in self._roles:
-                check_entries(found.sizes[dim], f"{location}: {dim}")
+        for dim in (*axes, *self._roles):
+            check_entries(found.sizes[dim], f"{location}: {dim}")
         sample = next((name for name, role in self._roles.items() if role == SAMPLE), None)
         return Contents(
             dataset_name="",
@@ -367,17 +364,13 @@ def _is_zarr(opening: Opening) -> bool:
 def _open(opening: Opening) -> xr.Dataset:
     location, engine, group = opening
     is_zarr = _is_zarr(opening)
-    if not is_remote(location) and not Path(location).exists():
-        raise FileNotFoundError(f"{location}: the file, or what it links to, does not exist")
     try:
-        if is_remote(location):
-            check_url(location)
+        if not is_remote(location) and not Path(location).exists():
+            raise FileNotFoundError(f"{location}: the file, or what it links to, does not exist")
+        check_container(location)
         source = open_remote(location) if is_remote(location) and not is_zarr else location
-        refuse_pickles()
-        if not is_zarr:
-            check_hdf5(location, group, None if source is location else source)
-        with warnings.catch_warnings():
-            # A Zarr store whose metadata lies in many files is slower to open; that is its writer's affair.
+        check_hdf5(location, group, None if source is location else source)
+        with warnings.catch_warnings():  # metadata in many files is slower to open; that is its writer's affair
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
             found = xr.open_dataset(
                 source,

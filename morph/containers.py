@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import h5py
     import xarray
 
-__all__ = ["check_hdf5", "check_labelled", "check_owned", "check_url", "refuse_pickles"]
+__all__ = ["check_container", "check_hdf5", "check_labelled", "check_owned", "check_url", "refuse_pickles"]
 
 _PROTOCOLS = (
     "http", "https", "hf", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "ftp", "sftp", "ssh", "file",
@@ -31,6 +31,17 @@ def check_url(url: str) -> None:
         raise ClaimError(
             f"{url}: expected a URL of {', '.join(_PROTOCOLS)}, found {protocol!r}; fetch the file yourself"
         )
+
+
+def check_container(location: str) -> None:
+    """Before xarray opens anything: a URL is an address and no more, and a store of Zarr unpickles nothing.
+
+    Raises:
+        ClaimError: See `check_url`.
+    """
+    if "://" in location:
+        check_url(location)
+    refuse_pickles()
 
 
 def check_owned(data: "h5py.Dataset", file: "h5py.File", location: str) -> None:

@@ -13,7 +13,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from morph.claims import ClaimError
-from morph.containers import check_hdf5, check_labelled, check_url, refuse_pickles
+from morph.containers import check_container, check_hdf5, check_labelled
 from morph.data.adapter import DatasetAdapter
 from morph.data.catalogue import find_datasets, open_split, prepare
 from morph.layout import DatasetSpec, TrainedOn
@@ -86,9 +86,7 @@ def _opened(name: str, group: str | None, **options: Any) -> Iterator[xr.Dataset
         with warnings.catch_warnings():
             # A Zarr store whose metadata lies in many files is slower to open; that is its writer's affair.
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
-            refuse_pickles()
-            if "://" in name:
-                check_url(name)
+            check_container(name)
             check_hdf5(name, group)
             stated: dict[str, Any] = {"engine": "zarr"} if _is_zarr(Path(name)) else {}
             stated |= {"group": group, "chunks": None, "cache": False, "decode_times": False, **options}
