@@ -22,6 +22,7 @@ from morph.metrics import is_defined, vrmse
 from morph.model.morph import Morph
 from morph.model.surrogate import Surrogate
 from morph.rollout import Forecast, unroll
+from morph.sharding import shard
 
 __all__ = ["Forecaster", "NonFiniteError", "forecast_loss", "warmup_cosine"]
 
@@ -145,6 +146,13 @@ class Forecaster(LightningModule):
                     f"data set {name!r}: normalisation=dataset needs the statistics of its training split, and there "
                     f"are none; python -m data_adapters.check dataset={name} stores them, or take normalisation=context"
                 )
+
+    def configure_model(self) -> None:
+        """Share the weights out where the strategy has processes for that."""
+        if self.device_mesh is not None:
+            if self.parts:
+                raise ValueError("finetune: trainer.strategy=fsdp trains all of a model; take trainer.strategy=ddp")
+            shard(self.model, self.device_mesh["data_parallel"])
 
     def on_train_start(self) -> None:
         """Time counts from here, except for validation."""

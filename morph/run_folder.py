@@ -2,26 +2,30 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 
 from morph.checkpoint import keep_adapter, read_checkpoint, run_of
 from morph.data.module import MixtureDataModule
 from morph.finetune import count_parameters
 from morph.forecaster import Forecaster
+from morph.parallel import RUN_DIR, agreed
+from morph.processes import launched
 from morph.provenance import record
 from morph.tables import parameter_table
 
-__all__ = ["RunRecord", "check_resume", "claim", "folder_of", "leave_adapter", "score_only"]
+__all__ = ["RunRecord", "check_job", "check_resume", "claim", "folder_of", "leave_adapter", "score_only"]
 
-_RUN_DIR = "MORPH_RUN_DIR"
 _WRITTEN = ("checkpoints", "adapter", "log", "wandb", "figures", "evaluation")
 _FILES = (
     "train.yaml",
@@ -39,11 +43,47 @@ _FILES = (
 def folder_of(resume: str | None, new: str) -> str:
     """Where a run writes: a resumed one in its own folder, a new one in `new`, which can hold the time of day.
 
-    The processes that a run starts for its further devices write where its first one does.
+    The processes of a run write where its first one does, and each job of a multirun in a folder of its own.
+
+    Raises:
+        ValueError: A multirun, of processes that something else started.
     """
-    if "LOCAL_RANK" in os.environ and _RUN_DIR in os.environ:
-        return os.environ[_RUN_DIR]
-    return str(run_of(resume)) if resume else new
+    if RUN_DIR in os.environ:
+        return os.environ[RUN_DIR]
+    if resume:
+        return str(run_of(resume))
+    job = _job()
+    return agreed(new if job is None else f"{new}/{job}")
+
+
+def check_job(config: DictConfig) -> None:
+    """Refuse what several jobs of a multirun cannot share.
+
+    Raises:
+        ValueError: They would write to one folder, or this one has processes that something else started.
+    """
+    if _job() is None:
+        return
+    if started := launched():
+        raise ValueError(
+            f"--multirun: {started.by} starts the processes of one run; leave {started.by} out, and each job starts "
+            "its own with trainer.devices="
+        )
+    written = OmegaConf.to_container(config, resolve=False)["run_dir"]  # type: ignore[index,call-overload]
+    swept = [o for o in HydraConfig.get().overrides.task if o.startswith("run_dir=") and o not in sys.argv]
+    if "${" not in written and not swept:
+        raise ValueError(
+            f"run_dir: several jobs cannot write to {written}; leave it out (runs/<time>/<job>), or let it differ, "
+            f"'run_dir={written}/${{seed}}'"
+        )
+
+
+def _job() -> int | None:
+    """The number of this job of a multirun, None of a single run."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    number: int = HydraConfig.get().job.num
+    return number
 
 
 @rank_zero_only
@@ -59,7 +99,6 @@ def claim(run_dir: Path, overwrite: bool, resume: Path | None, needed: Sequence[
     Raises:
         ValueError: It holds a run, and neither `resume` nor `overwrite` was given; or what it starts from.
     """
-    os.environ[_RUN_DIR] = str(run_dir)
     if resume or not any((run_dir / "checkpoints").glob("*.ckpt")):
         return
     if not overwrite:
@@ -90,6 +129,8 @@ def check_resume(resume: Path, forecaster: Forecaster, data: MixtureDataModule) 
         raise ValueError(f"resume: {resume} is an exported or published model, which has no run to continue")
     different = _differences(stored.config, forecaster.model.config, "model.")
     now = data.plan | forecaster.trained
+    if "batches_per_step" not in stored.plan:  # of a run from before it was known
+        now.pop("batches_per_step")
     # What the run was fine-tuned with and the options do not name is different as well.
     unsaid = {key: None for key in stored.plan if key.startswith("finetune.") and key not in now}
     different += _differences(stored.plan, now | unsaid, "")
@@ -164,6 +205,20 @@ class RunRecord(Callback):
             rates = {part: rates.get(part, rates.get(f"{part}, undecayed")) for part in forecaster.parts}
             get_console().print(parameter_table(count_parameters(forecaster.model)))
             print("Learning rates: " + ", ".join(f"{part} {rate:g}" for part, rate in rates.items()))
+        print(_step(trainer, forecaster))
         print("ratio: one-step VRMSE in validation over the better naive forecast's; below 1 is better than both")
         print(f"Results in {self.run_dir}" + (f", continuing from {self.resume}" if self.resume else ""), flush=True)
         record(self.run_dir, self.config, "train")
+
+
+def _step(trainer: Trainer, forecaster: Forecaster) -> str:
+    """What an optimiser step holds."""
+    data: MixtureDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    count, processes, each = data.batches_per_step, trainer.world_size, trainer.accumulate_grad_batches
+    parts = [f"{count} batch{'es' * (count > 1)}"]
+    if processes > 1:
+        parts[0] += f" over {processes} processes"
+    if each > 1:
+        parts += [f"{each} accumulated"]
+    windows = ", ".join(f"{name} {count * size}" for name, size in data.batch_sizes.items())
+    return f"An optimiser step: {', '.join(parts)}: {windows} windows"

@@ -8,11 +8,12 @@ from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from morph.checkpoint import find_checkpoint
-from morph.command import command
-from morph.execution import device, dtype, precision, set_execution, strategy
+from morph.command import command, given
+from morph.execution import device, dtype, precision, set_execution
 from morph.forecaster import Forecaster
+from morph.parallel import plan, strategy, together
 from morph.progress import quiet_warnings
-from morph.run_folder import RunRecord, check_resume, claim, folder_of, leave_adapter, score_only
+from morph.run_folder import RunRecord, check_job, check_resume, claim, folder_of, leave_adapter, score_only
 from morph.start import open_data, starting_checkpoint, starting_model
 
 OmegaConf.register_new_resolver("run_folder", folder_of, replace=True)
@@ -22,6 +23,10 @@ OmegaConf.register_new_resolver("run_folder", folder_of, replace=True)
 def main(config: DictConfig) -> None:
     """Build from the configuration, fit, and say where the result is."""
     quiet_warnings()
+    check_job(config)
+    where = device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    stated = any("accumulate_grad_batches" in option for option in given("trainer"))
+    processes = plan(config.trainer, config.batches_per_step, where, stated)
     seed_everything(config.seed, verbose=False)
     run_dir = Path(config.run_dir)
     resume = find_checkpoint(config.resume, prefer="last") if config.resume else None
@@ -29,7 +34,7 @@ def main(config: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if checkpoint and config.window.context is None:
         plain["window"]["context"] = checkpoint.trained_on.context
-    data = open_data(plain)
+    data = open_data(plain, processes.batches_per_step)
     start = starting_model(config, checkpoint, data)
     forecaster = Forecaster(
         start.model,
@@ -45,7 +50,6 @@ def main(config: DictConfig) -> None:
         plain["model"] = forecaster.model.config
     if resume:
         check_resume(resume, forecaster, data)
-    where = device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     computed_in = precision(config.trainer.precision, where)
     set_execution(forecaster.model, **plain["execution"], device=where, dtype=dtype(computed_in))
     forecaster.check(data)
@@ -56,14 +60,18 @@ def main(config: DictConfig) -> None:
     trainer = instantiate(
         config.trainer,
         precision=computed_in,
-        strategy=strategy(config.trainer.strategy, config.trainer.devices, config.trainer.get("num_nodes", 1)),
+        devices=processes.devices,
+        num_nodes=processes.num_nodes,
+        accumulate_grad_batches=processes.accumulate,
+        strategy=strategy(config.trainer.strategy, processes, where, run_dir),
         logger=instantiate(config.logger),
         callbacks=[*callbacks.values(), RunRecord(run_dir, DictConfig({**plain, "datasets": data.datasets}), resume)],
     )
-    if any(parameter.requires_grad for parameter in forecaster.parameters()):
-        trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
-    else:
-        score_only(trainer, forecaster, data, run_dir, resume)
+    with together(trainer, forecaster):
+        if any(parameter.requires_grad for parameter in forecaster.parameters()):
+            trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
+        else:
+            score_only(trainer, forecaster, data, run_dir, resume)
     if trainer.interrupted or trainer.received_sigterm:
         raise KeyboardInterrupt
     if trainer.is_global_zero:

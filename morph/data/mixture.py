@@ -98,8 +98,8 @@ class MixtureSampler(Sampler[BatchKey]):
 
     The plan follows from (seed, epoch) alone.  Every rank draws the whole plan and takes its own batches of each step,
     batch r, r + world_size, ... of rank r, one after the other: what a step holds does not depend on the number of
-    ranks, no message passes between them and none reads another's data.  Windows are shuffled in blocks of neighbours, so
-    that reads that are near in time are near on disk; the blocks that are open at a time are mixed with each other.
+    ranks, no message passes between them and none reads another's data.  Windows are shuffled in blocks of neighbours,
+    so that reads that are near in time are near on disk; the blocks that are open at a time are mixed with each other.
     Inside an epoch a window comes again only after all others of its data set; each epoch shuffles anew.
 
     Args:
