@@ -121,7 +121,7 @@ def _one_message() -> Iterator[None]:
         if process is not None and not process.claim():
             sys.exit(1)  # what ended another process has ended this one, or they found the same
         if os.environ[_TRACEBACK] != "0" or not _is_mendable(error):
-            if process is not None:
+            if process is not None and not getattr(error, "__notes__", []):
                 error.add_note(f"({process})")
             raise
         sys.exit(f"error: {_message(error)}" + (f" ({process})" if process else ""))

@@ -1,5 +1,6 @@
 """Training on several processes: how they come about, what each of them holds, and that they end together."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -214,6 +215,7 @@ class Launcher(_SubprocessScriptLauncher):
         place = self.cluster_environment
         count, first = self.num_processes * self.num_nodes, place.node_rank() * self.num_processes
         folder = Path(tempfile.mkdtemp(prefix="morph-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         shared = {
             "MASTER_ADDR": place.main_address,
             "MASTER_PORT": str(place.main_port),
@@ -270,9 +272,6 @@ def together(trainer: Trainer, model: torch.nn.Module) -> Iterator[None]:
         for child in children:
             child.wait()
         distributed.destroy_process_group()
-        process = current()
-        assert process is not None
-        shutil.rmtree(process.folder, ignore_errors=True)
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
@@ -304,7 +303,9 @@ def _ended(process: Process, children: Sequence[subprocess.Popen[bytes]], parent
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             return f"process {number} of {process.size} {how} and left no message"
     if parent is not None and os.getppid() != parent:
-        return f"the process that started {process} ended and left no message"
+        first = process.rank - int(os.environ["LOCAL_RANK"]) if PROCESS in os.environ else None
+        starter = f"what started {process}" if first is None else f"process {first} of {process.size}"
+        return f"{starter} ended and left no message"
     return None
 
 
