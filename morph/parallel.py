@@ -128,7 +128,7 @@ def strategy(wanted: str, processes: Plan, device: str, run_dir: Path) -> str | 
     if wanted == "fsdp":
         return Sharded(run_dir)
     several = _count(processes.devices, device) * processes.num_nodes > 1
-    return Replicated(run_dir) if wanted in ("auto", "ddp") and several else wanted
+    return Replicated(run_dir) if wanted == "ddp" or (wanted == "auto" and several) else wanted
 
 
 class Replicated(DDPStrategy):

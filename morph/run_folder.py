@@ -44,16 +44,13 @@ def folder_of(resume: str | None, new: str) -> str:
     """Where a run writes: a resumed one in its own folder, a new one in `new`, which can hold the time of day.
 
     The processes of a run write where its first one does, and each job of a multirun in a folder of its own.
-
-    Raises:
-        ValueError: A multirun, of processes that something else started.
     """
     if RUN_DIR in os.environ:
         return os.environ[RUN_DIR]
     if resume:
         return str(run_of(resume))
     job = _job()
-    return agreed(new if job is None else f"{new}/{job}")
+    return agreed(new) if job is None else f"{new}/{job}"
 
 
 def check_job(config: DictConfig) -> None:

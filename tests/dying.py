@@ -15,7 +15,8 @@ class Dies(Callback):
 
     Args:
         rank: Which.
-        how: value_error (what a user can mend), bug (any other error), exit (os._exit) or kill (SIGKILL).
+        how: value_error (what a user can mend), bug (any other error), exit (os._exit), kill
+            (SIGKILL) or none.
         step: Batches after which it does.
     """
 
@@ -23,7 +24,7 @@ class Dies(Callback):
         self.rank, self.how, self.step = rank, how, step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_rank != self.rank or batch_idx != self.step:
+        if trainer.global_rank != self.rank or batch_idx != self.step or self.how == "none":
             return
         if self.how == "value_error":
             raise ValueError("data set 'cfd1d': NaN in the data")

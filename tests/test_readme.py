@@ -74,9 +74,22 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
 def test_its_other_commands_compose(call: Any, tmp_path: Path) -> None:
     shown = ("python -m morph.train", "python -m morph.benchmark")
     commands = [line.split("#")[0].split() for line in README.splitlines() if line.startswith(shown)]
-    assert len(commands) == 1 + 7 + 1 + 2 + 2 + 3 + 1
+    assert len(commands) == 1 + 7 + 1 + 2 + 2 + 3 + 1 + 3
     for command in commands:
+        if "--multirun" in command:  # of which this shows the first job; tests/test_processes.py runs some
+            command = [option.split(",")[0] for option in command if option != "--multirun"]
         done = call(*command[2:], "--cfg", "job", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
+def test_its_launchers_get_options_that_compose(call: Any, tmp_path: Path) -> None:
+    """What torchrun and srun start; tests/test_processes.py runs such processes."""
+    lines = [line for line in README.splitlines() if line.startswith(("torchrun ", "srun "))]
+    assert len(lines) == 2
+    for line in lines:
+        launcher, _, options = line.partition("-m morph.train ")
+        assert launcher.startswith(("torchrun --nproc_per_node=", "srun --nodes=2 --ntasks-per-node="))
+        done = call("morph.train", *options.split(), "--cfg", "job", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 
 
