@@ -16,6 +16,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from morph.processes import current
 from morph.terminal import printable
 
 __all__ = ["command", "defaults", "given"]
@@ -114,11 +115,17 @@ def _one_message() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        process = current()
+        sys.exit("interrupted" if process is None or process.rank == 0 else 1)
     except Exception as error:
+        process = current()
+        if process is not None and not process.claim():
+            sys.exit(1)  # what ended another process has ended this one, or they found the same
         if os.environ[_TRACEBACK] != "0" or not _is_mendable(error):
+            if process is not None and not getattr(error, "__notes__", []):
+                error.add_note(f"({process})")
             raise
-        sys.exit(f"error: {printable(_message(error))}")
+        sys.exit(f"error: {printable(_message(error))}" + (f" ({process})" if process else ""))
 
 
 def _is_mendable(error: Exception) -> bool:

@@ -7,7 +7,7 @@ import torch.nn.functional as functional
 
 from morph.model.surrogate import Surrogate
 
-__all__ = ["ATTENTION", "check_attention", "device", "dtype", "precision", "set_execution", "strategy"]
+__all__ = ["ATTENTION", "check_attention", "device", "dtype", "precision", "set_execution"]
 
 ATTENTION = {
     "flash": torch.backends.cuda.enable_flash_sdp,
@@ -51,12 +51,6 @@ def dtype(precision: str | int) -> torch.dtype:
     if found is None:
         raise ValueError(f"precision: expected 32-true, bf16-mixed, 16-mixed or 64-true, found {precision!r}")
     return found
-
-
-def strategy(wanted: str, devices: int | str, num_nodes: int = 1) -> str:
-    """Weights that a batch does not use (time attention at T = 1, queries on an axis of length 1) have no gradient."""
-    several = devices not in (1, "1") or num_nodes > 1
-    return "ddp_find_unused_parameters_true" if wanted in ("auto", "ddp") and several else wanted
 
 
 def check_attention(wanted: str) -> None:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -24,6 +23,7 @@ from morph.metrics import is_defined, vrmse
 from morph.model.morph import Morph
 from morph.model.surrogate import Surrogate
 from morph.rollout import Forecast
+from morph.sharding import shard, whole
 
 __all__ = ["Forecaster", "MicroStep", "NonFiniteError", "StepLoss", "Stopwatch", "forecast_loss", "warmup_cosine"]
 
@@ -150,6 +150,13 @@ class Forecaster(LightningModule):
                     f"are none; python -m data_adapters.check dataset={name} stores them, or take normalisation=context"
                 )
 
+    def configure_model(self) -> None:
+        """Share the weights out where the strategy has processes for that."""
+        if self.device_mesh is not None:
+            if self.parts:
+                raise ValueError("finetune: trainer.strategy=fsdp trains all of a model; take trainer.strategy=ddp")
+            shard(self.model, self.device_mesh["data_parallel"])
+
     def on_train_start(self) -> None:
         """Time counts from here, except for validation."""
         self._watch.start()
@@ -164,14 +171,18 @@ class Forecaster(LightningModule):
             self._watch.start()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Time of the run until then, not a number where that is not known."""
+        """Time of the run until then, not a number where that is not known; and where it stands in its epoch."""
+        _count_in_batches(checkpoint["loops"]["fit_loop"], self.trainer.accumulate_grad_batches)
         seconds = checkpoint["morph"].get("seconds")
         self._watch = Stopwatch(math.nan if seconds is None else seconds)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout from the batch's number in the run and the rank."""
-        step = self.current_epoch * self._data.steps_per_epoch + batch_idx
-        torch.manual_seed(((self.seed * 1_000_003 + step) * 65_537 + self.global_rank) % 2**63)
+        """Seed dropout from the step's number in the run and the batch's in the step, whichever process computes it."""
+        trainer = self.trainer
+        in_epoch, mine = divmod(batch_idx, trainer.accumulate_grad_batches)
+        step = self.current_epoch * self._data.steps_per_epoch + in_epoch
+        number = self.global_rank + trainer.world_size * mine
+        torch.manual_seed(((self.seed * 1_000_003 + step) * 65_537 + number) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch; of one that is not finite the gradient is NaN, on all processes once it is reduced."""
@@ -196,9 +207,7 @@ class Forecaster(LightningModule):
         """
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters])
-        if isinstance(self.trainer.strategy, FSDPStrategy):  # each process has a part of it
-            norm = self.trainer.strategy.reduce(norm.to(self.device).square(), reduce_op="sum").sqrt()
-        if not torch.isfinite(norm):
+        if not torch.isfinite(whole(norm)):
             if self.skip_step is None:
                 raise NonFiniteError(self.locate_nonfinite())
             if self.skip_step():
@@ -241,6 +250,8 @@ class Forecaster(LightningModule):
             errors = errors[:, counted.any(-1)]
         if not torch.isfinite(errors).all():
             raise NonFiniteError(locate(batch, f"validation after step {self.global_step}", "forecast"))
+        if not self._data.counts(batch_idx):
+            return
         sums = torch.cat([errors.double().sum(1), errors.new_full((1,), errors.shape[1]).double()])
         self._scores[batch.dataset] = self._scores.get(batch.dataset, 0) + sums
 
@@ -295,10 +306,9 @@ class Forecaster(LightningModule):
         Not `trainer.estimated_stepping_batches`: it loads the data before Lightning 2.6 restores where the data stood.
         """
         trainer = self.trainer
-        per_epoch = math.ceil(self._data.steps_per_epoch / trainer.accumulate_grad_batches)
         steps = [trainer.max_steps] if trainer.max_steps >= 0 else []
         if trainer.max_epochs is not None and trainer.max_epochs >= 0:
-            steps.append(trainer.max_epochs * per_epoch)
+            steps.append(trainer.max_epochs * self._data.steps_per_epoch)
         if not steps:
             raise ValueError("the schedule needs an end: set trainer.max_epochs or trainer.max_steps, or schedule=null")
         return min(steps)
@@ -348,3 +358,13 @@ def _options(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]
             yield from _options(value, f"{prefix}.{key}")
         else:
             yield f"{prefix}.{key}", value
+
+
+def _count_in_batches(progress: dict[str, Any], per_step: int) -> None:
+    """Lightning counts the batches of each process: let its counts say where the steps that were made leave off when
+    each is now so many batches.  They stay as they are unless the number of processes changed."""
+    steps = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]
+    batches = progress["epoch_loop.batch_progress"]
+    for counts in ("total", "current"):
+        moved = steps[counts]["completed"] * per_step - batches[counts]["ready"]
+        batches[counts] = {key: count + moved for key, count in batches[counts].items()}

@@ -96,9 +96,14 @@ class Interruption(Callback):
         raise SystemExit(0 if back else 128 + number)
 
 
-def cluster() -> list[SLURMEnvironment]:
-    """What Lightning is told of the cluster: that it leaves the signals of SLURM alone."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+def cluster(processes: int) -> list[SLURMEnvironment]:
+    """What Lightning is told of the cluster: that it leaves the signals of SLURM alone.
+
+    Args:
+        processes: Of the run; where they are the tasks of SLURM, it is SLURM that starts them.
+    """
+    managed = SLURMEnvironment.detect() and int(os.environ["SLURM_NTASKS"]) == processes
+    return [SLURMEnvironment(auto_requeue=False)] if managed else []
 
 
 def _requeue() -> bool:

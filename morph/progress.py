@@ -17,6 +17,7 @@ def quiet_warnings() -> None:
     """Silence what a user can do nothing about, or asked for."""
     for message in (
         "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning 2.6 under torch 2.13
+        "FSDP2-wrapped module .* returned a view tensor",  # nothing is done in place with it
         ".*does not have many workers",  # loader.num_workers is the user's choice
         ".*is smaller than the logging interval",  # the log has a line for each validation, too
         "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder

@@ -51,6 +51,8 @@ def check_resume(resume: Path, forecaster: Forecaster, data: MixtureDataModule) 
         raise ValueError(f"resume: {resume} is an exported or published model, which has no run to continue")
     different = _differences(stored.config, forecaster.model.config, "model.")
     now = data.plan | forecaster.trained
+    if "batches_per_step" not in stored.plan:  # of a run from before it was known
+        now.pop("batches_per_step")
     # What the run was fine-tuned with and the options do not name is different as well.
     unsaid = {key: None for key in stored.plan if key.startswith("finetune.") and key not in now}
     different += _differences(stored.plan, now | unsaid, "")

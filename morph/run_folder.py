@@ -5,6 +5,7 @@ import fcntl
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,21 +13,24 @@ from secrets import token_hex
 from typing import cast
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 
 from morph.checkpoint import keep_adapter, read_checkpoint, run_of
 from morph.data.module import MixtureDataModule
 from morph.finetune import count_parameters
 from morph.forecaster import Forecaster
+from morph.parallel import RUN_DIR, agreed
+from morph.processes import launched
 from morph.provenance import record, write_whole
 from morph.tables import parameter_table
 
-__all__ = ["RunRecord", "claimed", "folder_of", "leave_adapter", "score_only"]
+__all__ = ["RunRecord", "check_job", "claimed", "folder_of", "leave", "score_only"]
 
-_RUN_DIR = "MORPH_RUN_DIR"
 _LOCK = ".lock"
 _WANDB = ".wandb_id"
 _WRITTEN = ("checkpoints", "adapter", "log", "wandb", "figures", "evaluation", "nonfinite")
@@ -49,16 +53,49 @@ _FILES = (
 def folder_of(resume: str | None, new: str) -> str:
     """Where a run writes: a resumed one in its own folder, a new one in `new`, which can hold the time of day.
 
-    The processes that a run starts for its further devices write where its first one does.
+    The processes of a run write where its first one does, and each job of a multirun in a folder of its own.
 
     Raises:
         ValueError: resume=auto does not say which run.
     """
-    if "LOCAL_RANK" in os.environ and _RUN_DIR in os.environ:
-        return os.environ[_RUN_DIR]
+    if RUN_DIR in os.environ:
+        return os.environ[RUN_DIR]
     if resume == "auto":
         raise ValueError("resume=auto starts or continues the run in run_dir: give run_dir=<its folder>")
-    return str(run_of(resume)) if resume else new
+    if resume:
+        return str(run_of(resume))
+    job = _job()
+    return agreed(new) if job is None else f"{new}/{job}"
+
+
+def check_job(config: DictConfig) -> None:
+    """Refuse what several jobs of a multirun cannot share.
+
+    Raises:
+        ValueError: They would write to one folder, or this one has processes that something else started.
+    """
+    if _job() is None:
+        return
+    if started := launched():
+        raise ValueError(
+            f"--multirun: {started.by} starts the processes of one run; leave {started.by} out, and each job starts "
+            "its own with trainer.devices="
+        )
+    written = OmegaConf.to_container(config, resolve=False)["run_dir"]  # type: ignore[index,call-overload]
+    swept = [o for o in HydraConfig.get().overrides.task if o.startswith("run_dir=") and o not in sys.argv]
+    if "${" not in written and not swept:
+        raise ValueError(
+            f"run_dir: several jobs cannot write to {written}; leave it out (runs/<time>/<job>), or let it differ, "
+            f"'run_dir={written}/${{seed}}'"
+        )
+
+
+def _job() -> int | None:
+    """The number of this job of a multirun, None of a single run."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    number: int = HydraConfig.get().job.num
+    return number
 
 
 @contextmanager
@@ -75,7 +112,6 @@ def claimed(run_dir: Path, overwrite: bool, resume: Path | None, needed: Sequenc
         ValueError: It holds a run, and neither `resume` nor `overwrite` was given; or what it starts from; or another
             process writes there.
     """
-    os.environ[_RUN_DIR] = str(run_dir)
     if getattr(rank_zero_only, "rank", 0) != 0:
         yield
         return
@@ -139,18 +175,20 @@ def score_only(
     trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
 
 
-def leave_adapter(run_dir: Path, checkpoint: str, base: str | None) -> None:
-    """Write what a fine-tuning run learned beside its checkpoints, and say so.
+def leave(run_dir: Path, checkpoint: str | None, base: str | None) -> None:
+    """Say where the result of a run is, and write what one that fine-tuned learned beside its checkpoints.
 
     Args:
         run_dir: Of the run, which is over.
-        checkpoint: What it started from.
+        checkpoint: What fine-tuning of some parts started from, None of another run.
         base: Of that, if it is an adapter's folder.
     """
-    # Read again: the weights of the first reading were those that were trained.
-    before = read_checkpoint(checkpoint, base=base)
-    files = keep_adapter(run_dir / "adapter", read_checkpoint(run_dir), before)
-    print(f"What it learned, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB: {run_dir / 'adapter'}")
+    if checkpoint is not None and any((run_dir / "checkpoints").glob("*.ckpt")):
+        # Read again: the weights of the first reading were those that were trained.
+        before = read_checkpoint(checkpoint, base=base)
+        files = keep_adapter(run_dir / "adapter", read_checkpoint(run_dir), before)
+        print(f"What it learned, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB: {run_dir / 'adapter'}")
+    print(f"Checkpoints in {run_dir}/checkpoints.  Judge them:  python -m morph.evaluate checkpoint={run_dir}")
 
 
 class RunRecord(Callback):
@@ -184,6 +222,7 @@ class RunRecord(Callback):
             rates = {part: rates.get(part, rates.get(f"{part}, undecayed")) for part in forecaster.parts}
             get_console().print(parameter_table(count_parameters(forecaster.model)))
             print("Learning rates: " + ", ".join(f"{part} {rate:g}" for part, rate in rates.items()))
+        print(_step(trainer, forecaster))
         print("ratio: one-step VRMSE in validation over the better naive forecast's; below 1 is better than both")
         record(self.run_dir, self.config, "train")
 
@@ -199,3 +238,16 @@ class RunRecord(Callback):
         """Of a run that was over when it was resumed."""
         if not self.started:
             print(f"{self.run_dir} is over after step {trainer.global_step}; trainer.max_epochs=<more> goes on with it")
+
+
+def _step(trainer: Trainer, forecaster: Forecaster) -> str:
+    """What an optimiser step holds."""
+    data: MixtureDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    count, processes, each = data.batches_per_step, trainer.world_size, trainer.accumulate_grad_batches
+    parts = [f"{count} batch{'es' * (count > 1)}"]
+    if processes > 1:
+        parts[0] += f" over {processes} processes"
+    if each > 1:
+        parts += [f"{each} accumulated"]
+    windows = ", ".join(f"{name} {count * size}" for name, size in data.batch_sizes.items())
+    return f"An optimiser step: {', '.join(parts)}: {windows} windows"

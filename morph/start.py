@@ -65,8 +65,12 @@ def starting_checkpoint(config: DictConfig) -> Checkpoint | None:
     return checkpoint
 
 
-def open_data(plain: Mapping[str, Any]) -> MixtureDataModule:
+def open_data(plain: Mapping[str, Any], batches_per_step: int) -> MixtureDataModule:
     """The data of a run's configuration, generated where they are missing, and open.
+
+    Args:
+        plain: The configuration.
+        batches_per_step: Of all processes.
 
     Raises:
         ValueError: All that can be wrong with them.
@@ -79,6 +83,7 @@ def open_data(plain: Mapping[str, Any]) -> MixtureDataModule:
     datasets = find_datasets(plain["data"], options)
     data = MixtureDataModule(
         datasets,
+        batches_per_step=batches_per_step,
         batch_size=plain["batch_size"],
         num_trajectories=plain["num_trajectories"],
         seed=plain["seed"],

@@ -8,13 +8,14 @@ from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from morph.checkpoint_files import CheckpointFile
-from morph.command import command
-from morph.execution import device, dtype, precision, set_execution, strategy
+from morph.command import command, given
+from morph.execution import device, dtype, precision, set_execution
 from morph.forecaster import Forecaster
 from morph.interruption import cluster
+from morph.parallel import plan, strategy, together
 from morph.progress import quiet_warnings
 from morph.resume import check_resume, resume_point
-from morph.run_folder import RunRecord, claimed, folder_of, leave_adapter, score_only
+from morph.run_folder import RunRecord, check_job, claimed, folder_of, leave, score_only
 from morph.start import open_data, starting_checkpoint, starting_model
 
 OmegaConf.register_new_resolver("run_folder", folder_of, replace=True)
@@ -24,6 +25,9 @@ OmegaConf.register_new_resolver("run_folder", folder_of, replace=True)
 def main(config: DictConfig) -> None:
     """Build from the configuration, fit, and say where the result is."""
     quiet_warnings()
+    check_job(config)
+    where = device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    processes = plan(config.trainer, config.batches_per_step, where, given("trainer"))
     seed_everything(config.seed, verbose=False)
     run_dir = Path(config.run_dir)
     resume = resume_point(config.resume, run_dir, config.overwrite)
@@ -31,7 +35,7 @@ def main(config: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if checkpoint and config.window.context is None:
         plain["window"]["context"] = checkpoint.trained_on.context
-    data = open_data(plain)
+    data = open_data(plain, processes.batches_per_step)
     start = starting_model(config, checkpoint, data)
     forecaster = Forecaster(
         start.model,
@@ -48,7 +52,6 @@ def main(config: DictConfig) -> None:
         plain["model"] = forecaster.model.config
     if resume:
         check_resume(resume, forecaster, data)
-    where = device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     computed_in = precision(config.trainer.precision, where)
     set_execution(forecaster.model, **plain["execution"], device=where, dtype=dtype(computed_in))
     forecaster.check(data)
@@ -58,19 +61,21 @@ def main(config: DictConfig) -> None:
         trainer = instantiate(
             config.trainer,
             precision=computed_in,
-            strategy=strategy(config.trainer.strategy, config.trainer.devices, config.trainer.get("num_nodes", 1)),
+            devices=processes.devices,
+            num_nodes=processes.num_nodes,
+            accumulate_grad_batches=processes.accumulate,
+            strategy=strategy(config.trainer.strategy, processes, where, run_dir),
             logger=instantiate(config.logger),
             callbacks=[*callbacks.values(), record],
-            plugins=[CheckpointFile(), *cluster()],
+            plugins=[CheckpointFile(), *cluster(processes.batches_per_step // processes.accumulate)],
         )
-        if any(parameter.requires_grad for parameter in forecaster.parameters()):
-            trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
-        else:
-            score_only(trainer, forecaster, data, run_dir, resume)
+        with together(trainer, forecaster):
+            if any(parameter.requires_grad for parameter in forecaster.parameters()):
+                trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
+            else:
+                score_only(trainer, forecaster, data, run_dir, resume)
         if trainer.is_global_zero:
-            if start.base and "all" not in forecaster.parts and any((run_dir / "checkpoints").glob("*.ckpt")):
-                leave_adapter(run_dir, config.checkpoint, config.base)
-            print(f"Checkpoints in {run_dir}/checkpoints.  Judge them:  python -m morph.evaluate checkpoint={run_dir}")
+            leave(run_dir, config.checkpoint if start.base and "all" not in forecaster.parts else None, config.base)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def fit(
     trainer = Trainer(
         default_root_dir=folder, max_epochs=EPOCHS, logger=StepLog(folder), accelerator="cpu", log_every_n_steps=1,
         callbacks=[Losses(folder / "losses.csv"), Interruption(), *callbacks, checkpoints],
-        plugins=[CheckpointFile(), *(slurm() if cluster else [])],
+        plugins=[CheckpointFile(), *(slurm(1) if cluster else [])],
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
         **options,
     )  # fmt: skip

@@ -128,3 +128,49 @@ def test_a_rank_reads_only_its_own_windows() -> None:
         batches[key]
         expected += [(i, start, start + 5) for i, start in sorted(map(windows["counted"].locate, key[1]))]
     assert adapter.read_log == expected
+
+
+def test_a_step_holds_the_same_batches_whatever_the_number_of_processes() -> None:
+    """Batch j of a step has every sixth window of it, from the j-th on; rank r of W has batches r, r + W, ..."""
+    whole = list(sampler(batch_sizes={name: 6 * size for name, size in SIZES.items()}, steps=20))
+    one = list(sampler(batches=6, steps=20))
+    assert len(sampler(batches=6, steps=20)) == len(one) == 120
+    assert one == [(name, windows[j::6]) for name, windows in whole for j in range(6)]
+    for world_size in (2, 3, 6):
+        ranks = [list(sampler(batches=6, steps=20, rank=rank, world_size=world_size)) for rank in range(world_size)]
+        assert [key for keys in zip(*ranks, strict=True) for key in keys] == one
+    assert list(sampler(batches=1, steps=20)) == list(sampler(steps=20))
+
+
+def test_an_epoch_goes_on_on_another_number_of_processes() -> None:
+    two = sampler(batches=6, rank=1, world_size=2)
+    two.resume_at = (0, 17)
+    assert list(two) == list(sampler(batches=6))[17 * 6 + 1 :: 2]
+
+
+@pytest.mark.parametrize(("batches", "ways"), [(5, "give 4 or 8"), (2, "give 4 or 8"), (0, "give 4 or 8")])
+def test_batches_that_cannot_be_shared_out_evenly_are_refused(batches: int, ways: str) -> None:
+    with pytest.raises(ValueError, match=f"multiple of the number of processes, which is 4 .* found {batches}; {ways}"):
+        sampler(batches=batches, world_size=4)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 10, None])
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+def test_every_process_validates_as_many_batches_and_no_window_counts_twice(limit: int | None, world_size: int) -> None:
+    ranks = [
+        EvenSampler(WINDOWS, batch_sizes=SIZES, limit=limit, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    assert len({tuple(name for name, _ in rank) for rank in ranks}) == 1
+    assert all(windows for rank in ranks for _, windows in rank)
+    counted = [
+        (name, window)
+        for rank in ranks
+        for (name, windows), counts in zip(rank, rank.counted, strict=True)
+        if counts
+        for window in windows
+    ]
+    alone = [
+        (name, window) for name, windows in EvenSampler(WINDOWS, batch_sizes=SIZES, limit=limit) for window in windows
+    ]
+    assert sorted(counted) == sorted(alone)

@@ -77,6 +77,8 @@ def test_its_other_commands_compose(call: Any, tmp_path: Path) -> None:
     commands = [line.split("#")[0].split() for line in README.splitlines() if line.startswith(shown)]
     assert len(commands) == 1 + 7 + 1 + 2 + 2 + 3 + 1 + 3
     for command in commands:
+        if "--multirun" in command:  # of which this shows the first job; tests/test_processes.py runs some
+            command = [option.split(",")[0] for option in command if option != "--multirun"]
         done = call(*command[2:], "--cfg", "job", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 
@@ -95,6 +97,17 @@ def test_its_commands_for_files_from_strangers(call: Any, tmp_path: Path, monkey
     monkeypatch.setattr(hostile, "CASES", [])
     assert call(*study[2:], cwd=tmp_path).returncode == 0
     assert (tmp_path / "runs" / "hostile" / "hostile.md").exists()
+
+
+def test_its_launchers_get_options_that_compose(call: Any, tmp_path: Path) -> None:
+    """What torchrun and srun start; tests/test_processes.py runs such processes."""
+    lines = [line for line in README.splitlines() if line.startswith(("torchrun ", "srun "))]
+    assert len(lines) == 2
+    for line in lines:
+        launcher, _, options = line.partition("-m morph.train ")
+        assert launcher.startswith(("torchrun --nproc_per_node=", "srun --nodes=2 --ntasks-per-node="))
+        done = call("morph.train", *options.split(), "--cfg", "job", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
 
 
 def test_its_links_exist() -> None:

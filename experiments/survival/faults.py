@@ -13,25 +13,25 @@ from lightning import Callback, Trainer
 __all__ = ["ACTIONS", "Fault"]
 
 
-def _kill() -> None:
+def _kill(trainer: Trainer | None = None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _tell(number: int) -> Any:
-    return lambda: os.kill(os.getpid(), number)
+    return lambda trainer: os.kill(os.getpid(), number)
 
 
 def _tell_all(number: int) -> Any:
     """The reading processes and the other ranks too: what a terminal does, and a cluster."""
-    return lambda: os.killpg(os.getpgid(0), number)
+    return lambda trainer: os.killpg(os.getpgid(0), number)
 
 
-def _tell_twice() -> None:
+def _tell_twice(trainer: Trainer) -> None:
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def _kill_while_writing() -> None:
+def _kill_while_writing(trainer: Trainer) -> None:
     """Half of the next checkpoint is in its file."""
     save = torch.save
 
@@ -44,7 +44,7 @@ def _kill_while_writing() -> None:
     torch.save = half
 
 
-def _kill_before_renaming() -> None:
+def _kill_before_renaming(trainer: Trainer) -> None:
     """All of the next checkpoint is in its file, which does not have its name yet."""
     save = torch.save
 
@@ -56,21 +56,21 @@ def _kill_before_renaming() -> None:
     torch.save = whole
 
 
-def _kill_a_reader() -> None:
+def _kill_a_reader(trainer: Trainer) -> None:
     """What the system does to the largest process where memory ends."""
     os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
 
 
-def _end_memory() -> None:
+def _end_memory(trainer: Trainer) -> None:
     """The address space cannot grow any more, and something large is asked for."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**20,) * 2)
     torch.ones(2**28)
 
 
-def _end_disk() -> None:
+def _end_disk(trainer: Trainer) -> None:
     """Fill what is left of the file system of the run."""
-    with Path(os.environ["MORPH_RUN_DIR"], "filler").open("wb", buffering=0) as file:
+    with Path(trainer.default_root_dir, "filler").open("wb", buffering=0) as file:
         for size in (2**20, 2**12, 1):
             try:
                 while True:
@@ -79,11 +79,11 @@ def _end_disk() -> None:
                 continue
 
 
-def _fail() -> None:
+def _fail(trainer: Trainer) -> None:
     raise RuntimeError("a bug in a callback")
 
 
-def _exit() -> None:
+def _exit(trainer: Trainer) -> None:
     os._exit(3)
 
 
@@ -113,6 +113,6 @@ class Fault(Callback):
             nonlocal done
             if trainer.global_step == step and trainer.global_rank == rank and not done:
                 done = True
-                ACTIONS[action]()
+                ACTIONS[action](trainer)
 
         setattr(self, hook, happen)

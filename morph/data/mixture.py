@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, Sampler
 from morph.data.windows import Windows
 from morph.layout import Batch
 
-__all__ = ["BatchKey", "EvenSampler", "MixtureSampler", "WindowBatches", "probabilities"]
+__all__ = ["BatchKey", "EvenSampler", "MixtureSampler", "WindowBatches", "probabilities", "share"]
 
 BatchKey = tuple[str, list[int]]
 """A data set and the windows of one batch."""
@@ -63,6 +63,22 @@ def probabilities(
     return drawn / drawn.sum()
 
 
+def share(batches_per_step: int, processes: int) -> int:
+    """How many batches of an optimiser step each process computes, one after the other.
+
+    Raises:
+        ValueError: They cannot be shared out evenly.
+    """
+    if batches_per_step < 1 or batches_per_step % processes:
+        below = max(1, batches_per_step // processes) * processes
+        raise ValueError(
+            f"batches_per_step: expected a multiple of the number of processes, which is {processes} "
+            f"(trainer.devices * trainer.num_nodes), found {batches_per_step}; give {below} or {below + processes}, or "
+            "change the number of processes to one that divides it"
+        )
+    return batches_per_step // processes
+
+
 class WindowBatches(Dataset[Batch]):
     """Reads the batch that a key names.  Addressable, so a run can continue at any step."""
 
@@ -78,23 +94,28 @@ class WindowBatches(Dataset[Batch]):
 
 
 class MixtureSampler(Sampler[BatchKey]):
-    """The plan of an epoch of `steps` batches, each of one data set.
+    """The plan of an epoch of `steps` optimiser steps, each of `batches` batches of one data set.
 
-    The plan follows from (seed, epoch) alone.  Every rank draws the whole plan and takes its own windows of each batch:
-    no message passes between ranks and no rank reads another's data.  Windows are shuffled in blocks of neighbours, so
-    that reads that are near in time are near on disk; the blocks that are open at a time are mixed with each other.
+    The plan follows from (seed, epoch) alone.  Every rank draws the whole plan and takes its own batches of each step,
+    batch r, r + world_size, ... of rank r, one after the other: what a step holds does not depend on the number of
+    ranks, no message passes between them and none reads another's data.  Windows are shuffled in blocks of neighbours,
+    so that reads that are near in time are near on disk; the blocks that are open at a time are mixed with each other.
     Inside an epoch a window comes again only after all others of its data set; each epoch shuffles anew.
 
     Args:
         windows: The windows of each data set.
-        batch_sizes: Windows per batch and rank of each data set.
-        steps: Batches of an epoch.
+        batch_sizes: Windows per batch of each data set.
+        steps: Optimiser steps of an epoch.
         probabilities: Of each data set, in the order of `windows`.
         seed: Of the plan.
         rank: This process.
         world_size: Number of processes.
+        batches: Batches of a step, over all processes; None: one for each.
         block: Neighbouring windows that are kept together; more where the files' chunks are longer.
         open_blocks: Blocks that are mixed with each other; fewer where what is decoded for them cannot be kept.
+
+    Raises:
+        ValueError: The batches of a step cannot be shared out evenly.
     """
 
     def __init__(
@@ -107,6 +128,7 @@ class MixtureSampler(Sampler[BatchKey]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        batches: int | None = None,
         block: int = 8,
         open_blocks: int = 64,
     ) -> None:
@@ -117,6 +139,8 @@ class MixtureSampler(Sampler[BatchKey]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.batches = world_size if batches is None else batches
+        self.share = share(self.batches, world_size)
         self.block = block
         self.open_blocks = open_blocks
         self.epoch = 0
@@ -127,16 +151,16 @@ class MixtureSampler(Sampler[BatchKey]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps * self.share
 
     @property
     def first(self) -> int:
-        """The batch of this epoch to begin with: 0 unless the run was resumed inside of it."""
+        """The step of this epoch to begin with: 0 unless the run was resumed inside of it."""
         epoch, first = self.resume_at
         return first if epoch == self.epoch else 0
 
     def __iter__(self) -> Iterator[BatchKey]:
-        yield from islice(self._plan(), self.first, None)
+        yield from islice(self._plan(), self.first * self.share, None)
 
     def _plan(self) -> Iterator[BatchKey]:
         names = list(self.windows)
@@ -144,8 +168,9 @@ class MixtureSampler(Sampler[BatchKey]):
         streams = {name: self._stream(name, k) for k, name in enumerate(names)}
         for k in order:
             name = names[k]
-            batch = list(islice(streams[name], self.batch_sizes[name] * self.world_size))
-            yield name, batch[self.rank :: self.world_size]
+            step = list(islice(streams[name], self.batch_sizes[name] * self.batches))
+            for batch in range(self.rank, self.batches, self.world_size):
+                yield name, step[batch :: self.batches]
 
     def _stream(self, name: str, k: int) -> Iterator[int]:
         """An endless stream of window indices, shuffled pass by pass."""
@@ -166,7 +191,11 @@ class MixtureSampler(Sampler[BatchKey]):
 
 
 class EvenSampler(Sampler[BatchKey]):
-    """At most `limit` windows of each data set, evenly spaced, in order, shared out over the ranks: for validation."""
+    """At most `limit` windows of each data set, evenly spaced, in order, shared out over the ranks: for validation.
+
+    Every rank has as many batches of each data set, for where weights are sharded all ranks run the model together.
+    Where shares differ, a rank repeats a window, and `counted` is False for that batch.
+    """
 
     def __init__(
         self,
@@ -177,13 +206,18 @@ class EvenSampler(Sampler[BatchKey]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.epoch, self.first, self.resume_at = 0, 0, (0, 0)
+        self.epoch, self.first, self.resume_at, self.share = 0, 0, (0, 0), 1
         self.keys: list[BatchKey] = []
+        self.counted: list[bool] = []
         for name, split in windows.items():
             count = len(split) if limit is None else min(limit, len(split))
-            mine = np.linspace(0, len(split) - 1, count).round().astype(int).tolist()[rank::world_size]
+            even = np.linspace(0, len(split) - 1, count).round().astype(int).tolist()
+            mine = even[rank::world_size]
             size = batch_sizes[name]
-            self.keys += [(name, mine[at : at + size]) for at in range(0, len(mine), size)]
+            most = -(-len(even[::world_size]) // size)
+            batches = [mine[at : at + size] for at in range(0, len(mine), size)]
+            self.counted += [number < len(batches) for number in range(most)]
+            self.keys += [(name, batch) for batch in batches + [even[:1]] * (most - len(batches))]
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from morph.data.catalogue import DatasetConfig, open_split, prepare
-from morph.data.mixture import EvenSampler, MixtureSampler, WindowBatches, probabilities
+from morph.data.mixture import EvenSampler, MixtureSampler, WindowBatches, probabilities, share
 from morph.data.subset import few_shot, with_statistics
 from morph.data.windows import Windows
 from morph.layout import Batch, DatasetSpec, TrainedOn
@@ -46,7 +46,7 @@ class ResumableLoader(DataLoader[Batch]):
         self.waited = 0.0  # seconds in which nobody could go on without a batch, see morph.telemetry
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self.given = self.plan.first
+        self.given = self.plan.first * self.plan.share
         since = perf_counter()
         for batch in super().__iter__():
             self.given += 1
@@ -55,11 +55,11 @@ class ResumableLoader(DataLoader[Batch]):
             since = perf_counter()
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches were given out."""
-        return {"epoch": self.plan.epoch, "given": self.given}
+        """The epoch, and for how many of its steps batches were given out, on whatever number of processes."""
+        return {"epoch": self.plan.epoch, "given": self.given // self.plan.share}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Let that epoch go on after the batches that were given out."""
+        """Let that epoch go on after the steps whose batches were given out."""
         self.plan.resume_at = (state["epoch"], state["given"])
 
 
@@ -70,8 +70,10 @@ class MixtureDataModule(LightningDataModule):
         datasets: Configuration of each data set, see `morph.data.catalogue`.
         context: Frames of context T.
         target: Target frames S.
-        steps_per_epoch: Batches of an epoch, per rank.
-        batch_size: Windows per batch and rank: a number for all, a number per data set, or None for what each data
+        steps_per_epoch: Optimiser steps of an epoch.
+        batches_per_step: Batches of an optimiser step over all processes, each of which computes its share one after
+            the other; None: one for each process and each that the trainer accumulates.
+        batch_size: Windows per batch: a number for all, a number per data set, or None for what each data
             set's YAML states.
         weights, temperature: See `morph.data.mixture.probabilities`.
         num_trajectories: So many of each training split, the same for every seed, see `morph.data.subset`; None: all.
@@ -96,6 +98,7 @@ class MixtureDataModule(LightningDataModule):
         context: int = 4,
         target: int = 1,
         steps_per_epoch: int = 100,
+        batches_per_step: int | None = None,
         batch_size: int | Mapping[str, int] | None = None,
         weights: str | Mapping[str, float] = "inverse_size",
         temperature: float | None = None,
@@ -114,6 +117,7 @@ class MixtureDataModule(LightningDataModule):
         self.context = context
         self.target = target
         self.steps_per_epoch = steps_per_epoch
+        self._batches_per_step = batches_per_step
         self.batch_sizes = _batch_sizes(self.datasets, batch_size)
         self.weights = weights
         self.temperature = temperature
@@ -145,6 +149,7 @@ class MixtureDataModule(LightningDataModule):
         self.options = dict(options or {})
         self.train: dict[str, Windows] = {}
         self.valid: dict[str, Windows] = {}
+        self._counted: list[bool] = []
 
     def prepare_data(self) -> None:
         """Generate what is missing; Lightning calls this on one rank of each node."""
@@ -165,6 +170,13 @@ class MixtureDataModule(LightningDataModule):
         self.probabilities = probabilities(counts, self.weights, self.temperature)
 
     @property
+    def batches_per_step(self) -> int:
+        """Batches of an optimiser step over all processes."""
+        if self._batches_per_step is not None:
+            return self._batches_per_step
+        return 1 if self.trainer is None else self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+    @property
     def plan(self) -> dict[str, Any]:
         """What decides which windows make the batch of each step; a resumed run must not change it."""
         return {
@@ -175,6 +187,7 @@ class MixtureDataModule(LightningDataModule):
             "mixture.weights": self.weights if isinstance(self.weights, str) else dict(self.weights),
             "mixture.temperature": self.temperature,
             "batch_size": self.batch_sizes,
+            "batches_per_step": self.batches_per_step,
             "num_trajectories": self.num_trajectories,
             "loader.block": self.block,
             "loader.memory": self.memory,
@@ -193,22 +206,39 @@ class MixtureDataModule(LightningDataModule):
         return TrainedOn(self.context, self.specs, {name: known for name, known in scales.items() if known is not None})
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """An epoch of the mixture."""
+        """An epoch of the mixture.
+
+        Raises:
+            ValueError: The trainer does not accumulate this process's share of a step.
+        """
+        place = self._place()
+        mine = share(self.batches_per_step, place["world_size"])
+        if self.trainer is not None and self.trainer.accumulate_grad_batches != mine:
+            raise ValueError(
+                f"batches_per_step: {self.batches_per_step} over {place['world_size']} processes needs a trainer with "
+                f"accumulate_grad_batches={mine}, found {self.trainer.accumulate_grad_batches}"
+            )
         sampler = MixtureSampler(
             self.train,
             batch_sizes=self.batch_sizes,
             steps=self.steps_per_epoch,
             probabilities=self.probabilities,
             seed=self.seed,
+            batches=self.batches_per_step,
             block=self.block,
-            **self._place(),
+            **place,
         )
         return self._loader(self.train, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Evenly spaced windows of every validation split."""
         sampler = EvenSampler(self.valid, batch_sizes=self.batch_sizes, limit=self.validation_windows, **self._place())
+        self._counted = sampler.counted
         return self._loader(self.valid, sampler)
+
+    def counts(self, batch_idx: int) -> bool:
+        """Whether a batch of the validation is judged, or only keeps this process in step with the others."""
+        return self._counted[batch_idx]
 
     def _loader(self, windows: Mapping[str, Windows], sampler: MixtureSampler | EvenSampler) -> DataLoader[Batch]:
         workers = (self.num_workers, self.start_method, self.persistent)
