@@ -59,7 +59,7 @@ def test_what_cannot_be_shared_out_or_contradicts_is_refused() -> None:
     with pytest.raises(ValueError, match=r"accumulate_grad_batches=3 contradicts batches_per_step=8, .* accumulates 4"):
         plan(trainer(2, accumulate=3), 8, "cpu")
     with pytest.raises(ValueError, match=r"accumulate_grad_batches=1 contradicts batches_per_step=8"):
-        plan(trainer(2), 8, "cpu", stated=True)
+        plan(trainer(2), 8, "cpu", stated=["trainer.accumulate_grad_batches=1"])
 
 
 def test_torchrun_and_srun_say_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,8 @@ def test_torchrun_trains_in_one_folder_with_one_command(suite_root: Path, tmp_pa
     assert run.returncode == 0, errors
     assert "An optimiser step: 4 batches over 2 processes, 2 accumulated: cfd1d 8 windows" in printed
     (folder,) = (tmp_path / "runs").iterdir()
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert kept == ["best.ckpt", "last.ckpt", "step_00000003.ckpt"]
 
 
 @pytest.mark.slow
