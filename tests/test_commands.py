@@ -265,19 +265,6 @@ def test_a_full_disk_leaves_nothing_half_written(
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_scores_of_one(suite_root: Path, tmp_path: Path) -> None:
-    """Half the batch each; only the order of sums differs."""
-    one = train(suite_root, f"run_dir={tmp_path}/one", "data=[cfd1d,dr2d]", *FAST, "batch_size=4")
-    two = train(
-        suite_root, f"run_dir={tmp_path}/two", "data=[cfd1d,dr2d]", *FAST, "batch_size=2",
-        "trainer.devices=2", "trainer.accelerator=cpu",
-    )  # fmt: skip
-    assert one.returncode == two.returncode == 0, two.stderr
-    last = [losses(tmp_path / name)[-1].split(",") for name in ("one", "two")]
-    assert [float(x) for x in last[0] if x] == pytest.approx([float(x) for x in last[1] if x], rel=1e-5)
-
-
-@pytest.mark.slow
 def test_a_data_set_of_ones_own_trains_under_its_own_name(suite_root: Path, tmp_path: Path) -> None:
     """The README's YAML: its file name is not what the data files call themselves."""
     path = suite_root / "suite" / "tiny" / "cfd1d"

@@ -19,18 +19,15 @@ STEPS = 6
 
 
 class Losses(Callback):
-    """Keeps the loss of each step, and can stop a run as an interruption would."""
+    """Keeps the loss of each step."""
 
-    def __init__(self, stop_after: int | None = None) -> None:
+    def __init__(self) -> None:
         self.values: list[float] = []
-        self.stop_after = stop_after
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.values.append(outputs["loss"].item())
-        if len(self.values) == self.stop_after:
-            raise RuntimeError("power cut")
 
 
 def data(**options: Any) -> MixtureDataModule:
@@ -96,28 +93,6 @@ def test_training_learns_and_two_runs_are_the_same(tmp_path: Path) -> None:
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
     assert scores["val/ratio"] < 0.9
     assert scores["val/ratio"] == pytest.approx((scores["val/ratio/slow"] * scores["val/ratio/fast"]) ** 0.5)
-
-
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-@pytest.mark.parametrize("stop_after", [STEPS, STEPS + 2, 2 * STEPS + 5])
-def test_a_run_cut_off_and_resumed_equals_the_uninterrupted_one(tmp_path: Path, stop_after: int) -> None:
-    """At the end of an epoch and in the middle of one, with dropout; bit for bit."""
-    whole = Losses()
-    module = forecaster()
-    trainer(tmp_path, whole).fit(module, data())
-
-    cut = Losses(stop_after)
-    saving = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=1, enable_version_counter=False)
-    with pytest.raises(RuntimeError, match="power cut"):
-        trainer(tmp_path, saving, cut).fit(forecaster(), data())
-    done = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
-    rest = Losses()
-    resumed = forecaster()
-    again = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=1, enable_version_counter=False)
-    trainer(tmp_path, again, rest).fit(resumed, data(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
-    assert cut.values[:done] + rest.values == whole.values
-    for a, b in zip(module.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
 
 
 def test_a_checkpoint_holds_all_that_a_forecast_needs(tmp_path: Path) -> None:
