@@ -215,6 +215,8 @@ class Launcher(_SubprocessScriptLauncher):
     def _start(self) -> None:
         place = self.cluster_environment
         count, first = self.num_processes * self.num_nodes, place.node_rank() * self.num_processes
+        if count == 1:
+            return
         folder = Path(tempfile.mkdtemp(prefix="morph-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         shared = {
