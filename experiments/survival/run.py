@@ -35,6 +35,7 @@ TRAIN = (
     "model.mlp_dim=32", "mixture.steps_per_epoch=20", "checkpoint_every=7", "loader.validation_windows=4",
     "trainer.log_every_n_steps=1", "trainer.accelerator=cpu",
 )  # fmt: skip
+_TELLING = ("error:", "Ended by", "Checkpoints in", "RuntimeError:", "Detected KeyboardInterrupt")
 COLUMNS = ("fault", "where", "ended", "seconds", "said", "resumed", "lost", "losses", "scores", "weights")
 
 
@@ -105,13 +106,14 @@ def _suffer(case: Case, work: Path, run_dir: Path) -> dict[str, Any]:
     start = re.search(r"continuing from \S+/(\S+) after step (\d+)", again.said)
     start = start or re.search(r"run (is over) after step (\d+)", again.said)
     verdict = same(run_dir, work / ("two" if RANKS[0] in case.options else "one"))
-    refused = next((line for line in again.said.splitlines() if line.startswith("error: ")), "")[:90]
+    refused = next((line for line in again.said.splitlines() if line.startswith("error: ")), "")
+    refused = refused.replace(f"{work}/", "")[:140]
     return {
         "fault": case.name,
         "where": case.place,
         "ended": _name(ended.code) + (_requeued(run_dir.parent) if case.slurm else ""),
         "seconds": f"{ended.seconds:.1f}",
-        "said": _last(ended.said),
+        "said": _last(ended.said, work),
         "resumed": "refused" if again.code else (start[1] if start else "from the beginning"),
         "lost": "" if again.code else reached - (int(start[2]) if start else 0),
         **({"losses": refused, "scores": "", "weights": ""} if case.refused else verdict),
@@ -178,11 +180,10 @@ def _name(code: int) -> str:
     return f"exit code {code}"
 
 
-def _last(said: str) -> str:
-    """The line that says why, else the last one."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("error:", "Ended by", "Checkpoints in"))]
-    return (telling or lines or [""])[-1][:140]
+def _last(said: str, work: Path) -> str:
+    """The line that says why it ended; none of one that was killed."""
+    lines = [line.strip().removeprefix("[rank1]: ").replace(f"{work}/", "") for line in said.splitlines()]
+    return next((line for line in reversed(lines) if line.startswith(_TELLING)), "")[:140]
 
 
 if __name__ == "__main__":
