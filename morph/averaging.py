@@ -1,5 +1,6 @@
 """The average of the weights over the steps of training, which is what is validated and kept."""
 
+import warnings
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -37,7 +38,10 @@ class Averaging(WeightAveraging):
             raise ValueError(
                 "ema: each process holds a part of the weights here; take trainer.strategy=ddp, or ema=null"
             )
-        super().setup(trainer, pl_module, stage)
+        with warnings.catch_warnings():
+            # It fears weights that are made there; here they are shared out there, by the strategies that are refused.
+            warnings.filterwarnings("ignore", message=".*overrides the configure_model")
+            super().setup(trainer, pl_module, stage)
 
     def _swap_models(self, pl_module: LightningModule) -> None:
         self._validating = not self._validating

@@ -1,5 +1,6 @@
 """The checkpoints of a training run: written whole or not at all, kept by a policy, checked before a run goes on."""
 
+import math
 import os
 import re
 import shutil
@@ -11,7 +12,6 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 __all__ = ["CheckpointFile", "Checkpoints", "damage", "newest_good", "saved_steps"]
@@ -101,6 +101,18 @@ class Checkpoints(Checkpoint):
         """The best score so far."""
         self._best = state_dict["best"]
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what a run could not go on from exactly.
+
+        Raises:
+            ValueError: It validates inside of epochs.
+        """
+        if trainer.val_check_interval != 1.0:
+            raise ValueError(
+                f"trainer.val_check_interval={trainer.val_check_interval}: runs validate at the end of an epoch, whose "
+                "length is mixture.steps_per_epoch; leave it out"
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clear away what a killed run left unfinished, and set aside what lies after the step that this one is at: the
         run that wrote it is continued from an earlier step."""
@@ -126,19 +138,13 @@ class Checkpoints(Checkpoint):
         if due and whole_step and trainer.global_step != self._saved and not trainer.is_last_batch:
             self._save(trainer)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Of a validation inside an epoch (trainer.val_check_interval), the score."""
-        inside = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.is_last_batch
-        if inside and self._improved(trainer):
-            self._save(trainer, best=True)
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the validation of the epoch."""
         self._save(trainer, best=self._improved(trainer))
 
     def _improved(self, trainer: Trainer) -> bool:
         score = trainer.callback_metrics.get(self.monitor)
-        if score is None or (self._best is not None and not float(score) < self._best):
+        if score is None or not math.isfinite(score) or (self._best is not None and not float(score) < self._best):
             return False
         self._best = float(score)
         return True

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int
 from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -37,11 +38,20 @@ class StepLoss(NamedTuple):
 
 
 class MicroStep(NamedTuple):
-    """One batch of an optimiser step, its loss, and the seed of its dropout."""
+    """One batch of an optimiser step.
 
-    batch: Batch
+    dataset, windows: Of the batch, see `Batch`.
+    loss: Of it.
+    seed: Of its dropout.
+    batch: Itself; None of one with a finite loss after which others of the step have come, as keeping all of them
+        would take the memory that accumulating saves.
+    """
+
+    dataset: str
+    windows: Int[Tensor, "B 2"]
     loss: Tensor
     seed: int
+    batch: Batch | None
 
 
 def warmup_cosine(
@@ -74,7 +84,7 @@ class Forecaster(LightningModule):
         finetune: What is trained: `train`, for each of `morph.finetune.PARTS` its `lr` and `weight_decay`, where they
             are not those of all, and `last_blocks`, see `train_only`; None: everything.
         base: What a fine-tuned model started from, see `morph.checkpoint.base_of`; stored in checkpoints.
-        ema: Decay of the average of the weights that a callback keeps, None: there is none; stored in checkpoints.
+        recipe: Further options that decide its numbers, as they were given, see `morph.resume.recipe`.
 
     Raises:
         NonFiniteError: In a step; names the data set, the windows and the step.  With `morph.guard.Guard` among the
@@ -90,7 +100,7 @@ class Forecaster(LightningModule):
         seed: int = 0,
         finetune: Mapping[str, Any] | None = None,
         base: Mapping[str, str] | None = None,
-        ema: float | None = None,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -100,7 +110,7 @@ class Forecaster(LightningModule):
         self.seed = seed
         self.finetune = dict(finetune or {})
         self.base = dict(base or {})
-        self.ema = ema
+        self.recipe = dict(recipe or {})
         known = model.trained_on
         self._before = () if known is None else tuple(sorted(known.names))
         self.parts: dict[str, list[Tensor]] = {}
@@ -118,8 +128,8 @@ class Forecaster(LightningModule):
 
     @property
     def trained(self) -> dict[str, Any]:
-        """What decides what is trained, by option; a resumed run must not change it."""
-        return {**dict(_options(self.finetune, "finetune")), "ema": self.ema}
+        """What decides what is trained, and how, by option; a resumed run must not change it."""
+        return {**dict(_options(self.finetune, "finetune.")), **dict(_options(self.recipe))}
 
     @property
     def _data(self) -> MixtureDataModule:
@@ -188,8 +198,10 @@ class Forecaster(LightningModule):
         """Loss of one batch; of one that is not finite the gradient is NaN, on all processes once it is reduced."""
         if self._step_of_these != self.global_step:
             self.micro_steps, self._step_of_these = [], self.global_step
+        if self.micro_steps and torch.isfinite(self.micro_steps[-1].loss):
+            self.micro_steps[-1] = self.micro_steps[-1]._replace(batch=None)
         loss = batch_loss(self.model, batch)
-        self.micro_steps.append(MicroStep(batch, loss.detach(), torch.initial_seed()))
+        self.micro_steps.append(MicroStep(batch.dataset, batch.windows, loss.detach(), torch.initial_seed(), batch))
         self.micro_losses.append(loss.detach())
         # A square that overflows has a finite gradient.
         return loss * torch.where(torch.isfinite(loss), 1.0, math.nan)
@@ -223,8 +235,12 @@ class Forecaster(LightningModule):
     def locate_nonfinite(self) -> str:
         """What is not finite in the step that is being done, see `locate`."""
         lost = [done for done in self.micro_steps if not torch.isfinite(done.loss)]
-        batch, what = (lost[0].batch, "loss") if lost else (self.micro_steps[-1].batch, "gradient")
-        return locate(batch, f"training step {self.global_step + 1}", what)
+        done, what = (lost[0], "loss") if lost else (self.micro_steps[-1], "gradient")
+        return locate(self.batch_of(done), f"training step {self.global_step + 1}", what)
+
+    def batch_of(self, done: MicroStep) -> Batch:
+        """Kept, or read again."""
+        return self._data.train[done.dataset].again(done.windows) if done.batch is None else done.batch
 
     def on_validation_epoch_start(self) -> None:
         """Forget the scores of the epoch before."""
@@ -352,12 +368,12 @@ class Stopwatch:
         self._seconds, self._since = self.seconds, None
 
 
-def _options(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+def _options(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _options(value, f"{prefix}.{key}")
+            yield from _options(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}.{key}", value
+            yield f"{prefix}{key}", value
 
 
 def _count_in_batches(progress: dict[str, Any], per_step: int) -> None:

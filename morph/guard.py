@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from jaxtyping import Int
 from lightning import Callback, LightningModule, Trainer
 from rich import get_console
-from torch import distributed
+from torch import Tensor, distributed
 
 from morph.forecaster import Forecaster, MicroStep
-from morph.history import Losses, read_rows, row_text, write_rows
+from morph.history import Losses, read_rows, row_text, to_disk, write_rows
 from morph.layout import Batch
 from morph.loss import NonFiniteError, locate
 from morph.saved_batch import SavedBatch, write_batch
@@ -128,6 +129,11 @@ class Guard(Callback):
         """The model is free again."""
         cast(Forecaster, pl_module).skip_step = None
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint that outlives a power cut finds its rows."""
+        if trainer.is_global_zero and self.events.is_file():
+            to_disk(self.events)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
@@ -142,7 +148,7 @@ class Guard(Callback):
         usual = self.usual.get(last.dataset, Usual())
         if usual.is_spike(last.loss, self.spike):
             # The loss is that of all processes, so that all of them come here.
-            windows = " ".join(_of_all(" ".join(_windows(done.batch) for done in forecaster.micro_steps)))
+            windows = " ".join(_of_all(" ".join(_windows(done.windows) for done in forecaster.micro_steps)))
             level = math.exp(usual.mean)
             self._write(trainer, last.step, "spike", last.dataset, windows, last.loss)
             self._say(
@@ -163,7 +169,10 @@ class Guard(Callback):
         step = self._skipped_at = trainer.global_step + 1
         self.skipped += 1
         what = "loss" if any_lost else "gradient"
-        own = [self._save(trainer, micro, number, step, what) for number, micro in (lost if any_lost else done)]
+        own = [
+            self._save(trainer, micro, forecaster.batch_of(micro), number, step, what)
+            for number, micro in (lost if any_lost else done)
+        ]
         found = [one for of_process in _of_all(own) for one in of_process]
         stops = self.skipped > self.max_skipped
         for one in found:
@@ -179,13 +188,13 @@ class Guard(Callback):
         self._say(trainer, f"warning: skipped (number {self.skipped} of at most {self.max_skipped}): {text}")
         return not scaled
 
-    def _save(self, trainer: Trainer, micro: MicroStep, number: int, step: int, what: str) -> _Lost:
+    def _save(self, trainer: Trainer, micro: MicroStep, batch: Batch, number: int, step: int, what: str) -> _Lost:
         process = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         further = f"_batch{number}" if number else ""
         path = self.run_dir / "nonfinite" / f"step_{step}{process}{further}.safetensors"
-        text = locate(micro.batch, f"training step {step}", what)
-        write_batch(path, SavedBatch(micro.batch, step, micro.seed, str(trainer.precision), text))
-        return _Lost(text, micro.batch.dataset, _windows(micro.batch), float(micro.loss), str(path))
+        text = locate(batch, f"training step {step}", what)
+        write_batch(path, SavedBatch(batch, step, micro.seed, str(trainer.precision), text))
+        return _Lost(text, micro.dataset, _windows(micro.windows), float(micro.loss), str(path))
 
     def _write(self, trainer: Trainer, step: int, event: str, dataset: str, windows: str, loss: float) -> None:
         if not trainer.is_global_zero:
@@ -202,8 +211,8 @@ class Guard(Callback):
             get_console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _windows(batch: Batch) -> str:
-    return " ".join(f"{trajectory}:{start}" for trajectory, start in batch.windows.tolist())
+def _windows(windows: Int[Tensor, "B 2"]) -> str:
+    return " ".join(f"{trajectory}:{start}" for trajectory, start in windows.tolist())
 
 
 def _short(windows: str) -> str:

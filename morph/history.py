@@ -1,6 +1,7 @@
 """What a run wrote down by step: `losses.csv` and its scores, each step once, however often the run was resumed."""
 
 import csv
+import errno
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from morph.forecaster import Forecaster, StepLoss
 from morph.layout import Batch
 from morph.provenance import naming, write_whole
 
-__all__ = ["Losses", "StepLog", "read_rows", "row_text", "write_rows"]
+__all__ = ["Losses", "StepLog", "read_rows", "row_text", "to_disk", "write_rows"]
 
 
 class Losses(Callback):
@@ -57,15 +58,27 @@ class Losses(Callback):
         forecaster.micro_losses.clear()
         loss = float(trainer.strategy.reduce(mean, reduce_op="mean"))
         forecaster.last_step = StepLoss(trainer.global_step, batch.dataset, loss)
-        forecaster.log("train/loss", loss, prog_bar=True, batch_size=1)
+        forecaster.log("train/loss", loss, prog_bar=True, logger=False, batch_size=1)
+        if trainer._logger_connector.should_update_logs:
+            # Not by Lightning, which does it after the checkpoint of this step: a run that is killed in between would
+            # never log it.
+            for logger in trainer.loggers:
+                values = {"train/loss": loss, "epoch": trainer.current_epoch}
+                logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
         if self._file is not None:
+            row = row_text([trainer.global_step, batch.dataset, loss]).encode()
             with naming(self.path):
-                self._file.write(row_text([trainer.global_step, batch.dataset, loss]).encode())
+                if (written := self._file.write(row)) != len(row):
+                    self._file.truncate(self._file.tell() - (written or 0))
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """A checkpoint that outlives a power cut finds its rows."""
         if self._file is not None:
             os.fsync(self._file.fileno())
+            for logger in trainer.loggers:
+                if isinstance(logger, StepLog) and logger.path.is_file():
+                    to_disk(logger.path)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close the file."""
@@ -141,6 +154,12 @@ class StepLog(Logger):
 
     def _last_row(self) -> bytes:
         return row_text([self._row.get(name, "") for name in self._columns]).encode()
+
+
+def to_disk(path: Path) -> None:
+    """What was written to a file outlives the machine's power."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -32,12 +32,14 @@ class Interruption(Callback):
         self._received: int | None = None
         self._agreed = False
         self._process = os.getpid()
+        self._before: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen, after Lightning has put what it does about signals in place, and noted what was done before."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Listen from here on, in place of Lightning, whose handlers speak to other processes in the middle of whatever
+        this one does, and end a job of SLURM as if it were over."""
+        trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
         self._process = os.getpid()
-        if trainer.received_sigterm:
-            self._received = signal.SIGTERM
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
         for number in _SIGNALS:
             signal.signal(number, self._receive)
 
@@ -94,6 +96,20 @@ class Interruption(Callback):
             )
             back = back and _requeue()
         raise SystemExit(0 if back else 128 + number)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """What was done about signals before is done again."""
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """What was done about signals before is done again."""
+        self.teardown(trainer, pl_module, "fit")
+
+
+def _nothing() -> None:
+    pass
 
 
 def cluster(processes: int) -> list[SLURMEnvironment]:

@@ -52,6 +52,16 @@ class Plan(NamedTuple):
     batches_per_step: int
     accumulate: int
 
+    @property
+    def processes(self) -> int:
+        """On all nodes."""
+        return self.batches_per_step // self.accumulate
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the trainer."""
+        return {"devices": self.devices, "num_nodes": self.num_nodes, "accumulate_grad_batches": self.accumulate}
+
 
 def plan(trainer: Mapping[str, Any], batches_per_step: int | None, device: str, stated: Sequence[str] = ()) -> Plan:
     """What the options make of it, or the processes that torchrun or srun started.

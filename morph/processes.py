@@ -56,9 +56,12 @@ class Process(NamedTuple):
             return first == self.rank
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._word.unlink(missing_ok=True)
-            with open(self._word, "x") as file:
-                file.write(str(self.rank))
+            if self._stale:
+                self._word.unlink(missing_ok=True)
+            # With its content at once: whoever finds the name reads the rank.
+            mine = self.folder / f"first.{self.rank}"
+            mine.write_text(str(self.rank))
+            os.link(mine, self._word)
         except FileExistsError:
             return self.first == self.rank
         except OSError:  # a full disk or somebody else's folder: twice is better than never
@@ -69,11 +72,16 @@ class Process(NamedTuple):
     def first(self) -> int | None:
         """The process that said why the run ends; None while none has."""
         try:
-            if self._word.stat().st_mtime < _STARTED - _OLDER:  # of an earlier run, whose numbers were the same
+            if self._stale or self.folder.stat().st_uid != os.getuid():  # others can make folders of that name, too
                 return None
-            return int(self._word.read_text() or -1)
+            return int(self._word.read_text())
         except (OSError, ValueError):
             return None
+
+    @property
+    def _stale(self) -> bool:
+        """Of an earlier run, whose numbers were the same."""
+        return self._word.exists() and self._word.stat().st_mtime < _STARTED - _OLDER
 
     def verdict(self, known: Callable[[], str | None]) -> str | int:
         """What a process ends with (`sys.exit`) that lost another one: words, unless those of another are there.

@@ -10,7 +10,10 @@ from morph.checkpoint_files import damage, newest_good
 from morph.data.module import MixtureDataModule
 from morph.forecaster import Forecaster
 
-__all__ = ["check_resume", "resume_point"]
+__all__ = ["check_resume", "recipe", "resume_point"]
+
+_OPEN = ("finetune.", "optimizer.", "schedule.")
+_LATER = ("batches_per_step", "data sets", "ema", "optimizer", "schedule", "weight_decay", "trainer.")
 
 
 def resume_point(resume: str | None, run_dir: Path, overwrite: bool) -> Path | None:
@@ -39,6 +42,19 @@ def resume_point(resume: str | None, run_dir: Path, overwrite: bool) -> Path | N
     return path
 
 
+def recipe(options: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """Of a run's options those that decide its numbers beside its model and data.  How long it trains is none of them:
+    more epochs go on with it, at the rates that the schedule then has.
+
+    Args:
+        options: Of morph.train.
+        precision: In which it is computed.
+    """
+    clip = {key: value for key, value in options["trainer"].items() if key.startswith("gradient_clip")}
+    kept = {key: options[key] for key in ("ema", "optimizer", "schedule", "weight_decay")}
+    return {**kept, "trainer": {**clip, "precision": precision}}
+
+
 def check_resume(resume: Path, forecaster: Forecaster, data: MixtureDataModule) -> None:
     """A resumed run must be the same run.
 
@@ -51,10 +67,11 @@ def check_resume(resume: Path, forecaster: Forecaster, data: MixtureDataModule) 
         raise ValueError(f"resume: {resume} is an exported or published model, which has no run to continue")
     different = _differences(stored.config, forecaster.model.config, "model.")
     now = data.plan | forecaster.trained
-    if "batches_per_step" not in stored.plan:  # of a run from before it was known
-        now.pop("batches_per_step")
-    # What the run was fine-tuned with and the options do not name is different as well.
-    unsaid = {key: None for key in stored.plan if key.startswith("finetune.") and key not in now}
+    # What a run from before an option was stored does not say is not compared.
+    unknown = tuple(group for group in _LATER if not any(key.startswith(group) for key in stored.plan))
+    now = {key: value for key, value in now.items() if not key.startswith(unknown)}
+    # What the run was given and the options do not name is different as well.
+    unsaid = {key: None for key in stored.plan if key.startswith(_OPEN) and key not in now}
     different += _differences(stored.plan, now | unsaid, "")
     different += _differences({"sha256": stored.base.get("sha256")}, {"sha256": forecaster.base.get("sha256")}, "base ")
     if different:
@@ -73,4 +90,12 @@ def _command(run_dir: Path) -> str:
 
 
 def _differences(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
-    return [f"{prefix}{key}={stored.get(key)}, now {value}" for key, value in now.items() if stored.get(key) != value]
+    different = [key for key, value in now.items() if stored.get(key) != value]
+    return [_difference(prefix + key, stored.get(key), now[key]) for key in different]
+
+
+def _difference(key: str, stored: Any, now: Any) -> str:
+    if key != "data sets":
+        return f"{key}={stored}, now {now}"
+    changed = [name for name in now if stored.get(name) != now[name]]
+    return f"{', '.join(changed)} held other data (level, suite_seed, data_dir or the files are not the same)"

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import math
 import os
 import platform
 import shutil
@@ -99,7 +100,9 @@ def _job() -> int | None:
 
 
 @contextmanager
-def claimed(run_dir: Path, overwrite: bool, resume: Path | None, needed: Sequence[str | Path] = ()) -> Iterator[None]:
+def claimed(
+    run_dir: Path, overwrite: bool, resume: Path | None, needed: Sequence[str | Path] = (), since: float = math.inf
+) -> Iterator[None]:
     """Make sure that a run does not mix with another one in its folder: with an earlier one, or one that is running.
 
     Args:
@@ -107,10 +110,11 @@ def claimed(run_dir: Path, overwrite: bool, resume: Path | None, needed: Sequenc
         overwrite: Replace the run that is there.
         resume: Go on with it.
         needed: What the run starts from, which must not be replaced by it.
+        since: When it was decided from which checkpoint the run goes on, in seconds of `time.time`.
 
     Raises:
-        ValueError: It holds a run, and neither `resume` nor `overwrite` was given; or what it starts from; or another
-            process writes there.
+        ValueError: It holds a run, and neither `resume` nor `overwrite` was given; or another run than that of
+            `resume`; or what it starts from; or another process writes there, or did so since.
     """
     if getattr(rank_zero_only, "rank", 0) != 0:
         yield
@@ -131,7 +135,10 @@ def claimed(run_dir: Path, overwrite: bool, resume: Path | None, needed: Sequenc
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {platform.node()}\n")
         lock.flush()
-        if not resume and any((run_dir / "checkpoints").glob("*.ckpt")):
+        if any(path.stat().st_mtime > since for path in (run_dir / "checkpoints").glob("*.ckpt")):
+            raise ValueError(f"run_dir: another process went on with the run in {run_dir} until just now; start again")
+        own = resume is not None and run_of(resume).resolve() == run_dir.resolve()
+        if not own and any((run_dir / "checkpoints").glob("*.ckpt")):
             _clear(run_dir, overwrite, needed)
         identity = run_dir / _WANDB
         if not identity.is_file():
@@ -175,6 +182,7 @@ def score_only(
     trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
 
 
+@rank_zero_only
 def leave(run_dir: Path, checkpoint: str | None, base: str | None) -> None:
     """Say where the result of a run is, and write what one that fine-tuned learned beside its checkpoints.
 

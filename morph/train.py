@@ -1,5 +1,6 @@
 """`python -m morph.train`: train a model on a mixture of data sets, from scratch or from a checkpoint."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from morph.forecaster import Forecaster
 from morph.interruption import cluster
 from morph.parallel import plan, strategy, together
 from morph.progress import quiet_warnings
-from morph.resume import check_resume, resume_point
+from morph.resume import check_resume, recipe, resume_point
 from morph.run_folder import RunRecord, check_job, claimed, folder_of, leave, score_only
 from morph.start import open_data, starting_checkpoint, starting_model
 
@@ -27,9 +28,10 @@ def main(config: DictConfig) -> None:
     quiet_warnings()
     check_job(config)
     where = device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    computed_in = precision(config.trainer.precision, where)
     processes = plan(config.trainer, config.batches_per_step, where, given("trainer"))
     seed_everything(config.seed, verbose=False)
-    run_dir = Path(config.run_dir)
+    run_dir, since = Path(config.run_dir), time.time()
     resume = resume_point(config.resume, run_dir, config.overwrite)
     checkpoint = starting_checkpoint(config)
     plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -45,37 +47,33 @@ def main(config: DictConfig) -> None:
         seed=config.seed,
         finetune=start.finetune,
         base=start.base,
-        ema=config.ema,
+        recipe=recipe(plain, computed_in),
     )
     if config.checkpoint is not None:
         plain["checkpoint"] = str(Path(config.checkpoint).absolute())
         plain["model"] = forecaster.model.config
     if resume:
         check_resume(resume, forecaster, data)
-    computed_in = precision(config.trainer.precision, where)
     set_execution(forecaster.model, **plain["execution"], device=where, dtype=dtype(computed_in))
     forecaster.check(data)
-    with claimed(run_dir, config.overwrite, resume, start.needs):
+    with claimed(run_dir, config.overwrite, resume, start.needs, since):
         callbacks = instantiate({k: v for k, v in plain["callbacks"].items() if k != "ema" or config.ema is not None})
         record = RunRecord(run_dir, DictConfig({**plain, "datasets": data.datasets}), resume)
         trainer = instantiate(
             config.trainer,
             precision=computed_in,
-            devices=processes.devices,
-            num_nodes=processes.num_nodes,
-            accumulate_grad_batches=processes.accumulate,
+            **processes.options,
             strategy=strategy(config.trainer.strategy, processes, where, run_dir),
             logger=instantiate(config.logger),
             callbacks=[*callbacks.values(), record],
-            plugins=[CheckpointFile(), *cluster(processes.batches_per_step // processes.accumulate)],
+            plugins=[CheckpointFile(), *cluster(processes.processes)],
         )
         with together(trainer, forecaster):
             if any(parameter.requires_grad for parameter in forecaster.parameters()):
                 trainer.fit(forecaster, data, ckpt_path=resume, weights_only=True)
             else:
                 score_only(trainer, forecaster, data, run_dir, resume)
-        if trainer.is_global_zero:
-            leave(run_dir, config.checkpoint if start.base and "all" not in forecaster.parts else None, config.base)
+        leave(run_dir, config.checkpoint if start.base and "all" not in forecaster.parts else None, config.base)
 
 
 if __name__ == "__main__":

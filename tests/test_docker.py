@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -275,6 +276,14 @@ def test_the_job_trains_on_its_devices_and_continues(call: Any, tmp_path: Path) 
 
 def test_the_job_ends_as_its_training_does(tmp_path: Path) -> None:
     assert _sbatch(tmp_path, "+experiment=debug", FAKE_RESULT="3")[0].returncode == 3
+
+
+@pytest.mark.parametrize("code", [128 + signal.SIGUSR1, 128 + signal.SIGTERM])
+def test_the_job_is_queued_again_where_training_could_not_do_it(tmp_path: Path, code: int) -> None:
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $* > {tmp_path}/called\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    assert _sbatch(tmp_path, "seed=1", MORPH_IMAGE="morph.sif", FAKE_RESULT=str(code))[0].returncode == 0
+    assert (tmp_path / "called").read_text() == "requeue 77\n"
 
 
 def test_the_job_runs_in_the_image(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Trained(Callback):
 
 def module() -> Forecaster:
     made = forecaster()
-    made.ema = DECAY
+    made.recipe["ema"] = DECAY
     return made
 
 
@@ -160,8 +160,10 @@ def test_only_the_same_average_goes_on(run: Any) -> None:
     windows = data()
     windows.setup("fit")
     check_resume(run[0] / "last.ckpt", module(), windows)
+    other = forecaster()
+    other.recipe["ema"] = None
     with pytest.raises(ValueError, match=r"other options: .*ema=0.8, now None"):
-        check_resume(run[0] / "last.ckpt", forecaster(), windows)
+        check_resume(run[0] / "last.ckpt", other, windows)
 
 
 def test_commands_take_either_kind(run: Any, tmp_path: Path, call: Any) -> None:
@@ -206,7 +208,7 @@ def test_an_adapter_holds_averaged_factors_and_no_more_than_without_an_average(t
                             "rslora": False})  # fmt: skip
         tune = Forecaster(
             model.train(), partial(torch.optim.AdamW, lr=1e-2), finetune={"train": {"lora": None, "norms": None}},
-            base=base, ema=ema,
+            base=base, recipe={"ema": ema},
         )  # fmt: skip
         average = [Averaging(DECAY)] if ema else []
         trainer(tmp_path, *average, saving(tmp_path / name), epochs=1, limit_val_batches=0).fit(tune, data())

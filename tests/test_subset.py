@@ -280,7 +280,7 @@ def test_a_few_shot_run_is_resumed_and_judged_with_its_own_scales(
     stored = read_checkpoint(tmp_path / "few").trained_on.statistics["growing"]
     assert_close(stored, worked_out(Growing("train"), order(8)[:1]))
     other = call("morph.train", *FAST, "resume=few", "num_trajectories=2", cwd=tmp_path)
-    assert "belongs to a run with other options: num_trajectories=1, now 2." in other.stderr
+    assert "belongs to a run with other options: num_trajectories=1, now 2;" in other.stderr
 
     given: list[Statistics | None] = []
     judge = morph.evaluate.score

@@ -2,10 +2,13 @@
 
 import signal
 from collections.abc import Iterator, Mapping
+from functools import cached_property
+from hashlib import sha256
 from multiprocessing import get_all_start_methods
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -192,7 +195,19 @@ class MixtureDataModule(LightningDataModule):
             "loader.block": self.block,
             "loader.memory": self.memory,
             "seed": self.seed,
+            "data sets": self._fingerprints,
         }
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, str]:
+        """Of what each data set holds for training, wherever its files lie: what there is, how many, and a frame."""
+        found = {}
+        for name, windows in self.train.items():
+            adapter = windows.adapter
+            digest = sha256(f"{adapter.spec} {len(adapter)}".encode())
+            digest.update(np.ascontiguousarray(adapter.read(0, 0, 1)).tobytes())
+            found[name] = digest.hexdigest()[:16]
+        return found
 
     @property
     def specs(self) -> dict[str, DatasetSpec]:

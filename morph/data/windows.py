@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -125,6 +125,11 @@ class Windows:
             torch.tensor([(self._numbers[trajectory], start) for trajectory, start in places]),
             valid,
         )
+
+    def again(self, places: Int[Tensor, "B 2"]) -> Batch:
+        """The batch of the windows at these places, as `Batch.windows` says them."""
+        positions = {number: position for position, number in enumerate(self._numbers)}
+        return self.batch([positions[number] * self.per_trajectory + start for number, start in places.tolist()])
 
     def _run(self, frame: int) -> range:
         """Frames that are kept together with this one; itself alone where all cannot be kept."""
