@@ -88,7 +88,9 @@ def test_a_run_cut_off_again_and_again(whole: dict[str, bytes], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize(("hook", "call", "step"), [("on_before_backward", 3, 3), ("on_validation_start", 1, STEPS)])
+@pytest.mark.parametrize(
+    ("hook", "call", "step"), [("on_before_backward", 3, 3), ("on_validation_start", 1, STEPS), ("on_fit_start", 1, 1)]
+)
 def test_a_signal_leaves_a_checkpoint_of_its_step(
     whole: dict[str, bytes], tmp_path: Path, number: int, hook: str, call: int, step: int, capfd: Any
 ) -> None:
