@@ -32,6 +32,7 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 WINDOWS = 6
 """The time after the warm-up in so many parts, whose mean pace is compared."""
+_PLACES = ("run_dir=", "data_dir=")
 COLUMNS = ("seconds", "steps", "main_mb", "all_mb", "main_files", "all_files", "processes")
 
 
@@ -64,7 +65,12 @@ def main(arguments: Sequence[str]) -> None:
                 sys.exit(f"error: the run ended with {process.returncode}")
         finally:
             process.terminate()
-    figures = {"minutes": options["minutes"], "command": command[2:], "cores": os.cpu_count(), **summary(rows)}
+    figures = {
+        "minutes": options["minutes"],
+        "command": [option for option in command[2:] if not option.startswith(_PLACES)],
+        "cores": os.cpu_count(),
+        **summary(rows),
+    }
     with (out / "soak.csv").open("w") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
