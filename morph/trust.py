@@ -85,15 +85,21 @@ def stored_module(stored: Mapping[str, Any], what: str) -> tuple[type[nn.Module]
 def check_targets(config: Mapping[str, Any], where: str) -> None:
     """Make sure that a data set's configuration names a reader, and as `prepare` what makes its data, and nothing else.
 
-    What is not there at all is left to the caller, who will say so.
+    What is not there at all is left to the caller, who will say so.  Hydra's other keys, such as _args_, would change
+    what is called with what, so that what is looked at here is not what happens.
 
     Args:
         config: As its YAML says.
         where: For messages.
 
     Raises:
-        ValueError: It names something else, of a package that the user does not trust.
+        ValueError: It names something else, of a package that the user does not trust; or has a key of Hydra's.
     """
+    if special := next((place for place, key in _keys(config) if key.startswith("_") and key != _TARGET), None):
+        raise ValueError(
+            f"{where}: {'.'.join(special)}: expected {_TARGET} and names of arguments, none of which begins with _; "
+            "give the arguments by their names"
+        )
     for place, target in _targets(config):
         if not isinstance(target, str):
             raise ValueError(f"{where}: {'.'.join(place)}: expected a dotted name, found {target!r}")
@@ -115,15 +121,23 @@ def check_targets(config: Mapping[str, Any], where: str) -> None:
             )
 
 
-def _targets(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _targets(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    return ((place, entry) for place, key, entry in _entries(value, ()) if key == _TARGET)
+
+
+def _keys(value: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    return ((place, key) for place, key, _ in _entries(value, ()))
+
+
+def _entries(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    """Where each entry of each mapping stands, its key and what it holds."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            if key == _TARGET:
-                yield (*place, _TARGET), entry
-            yield from _targets(entry, (*place, str(key)))
+            yield (*place, str(key)), str(key), entry
+            yield from _entries(entry, (*place, str(key)))
     elif isinstance(value, list | tuple):
         for number, entry in enumerate(value):
-            yield from _targets(entry, (*place, str(number)))
+            yield from _entries(entry, (*place, str(number)))
 
 
 def check_interpolations(value: Any, known: Sequence[str], where: str) -> None:
@@ -159,16 +173,12 @@ def check_places(config: Mapping[str, Any], roots: Sequence[str | Path], where: 
         from_file: It is a YAML that is named by its path, and not an entry of the user's own configuration.
 
     Raises:
-        ValueError: Data would be generated, or remote files or statistics kept, elsewhere.
+        ValueError: Data would be generated, or remote files or statistics kept, elsewhere; or it cannot be known where.
     """
     places: dict[str, Any] = {}
     stated = config.get("prepare")
     if isinstance(stated, Mapping) and isinstance(stated.get(_TARGET), str) and not is_trusted(stated[_TARGET]):
-        try:
-            makes = getattr(_found(stated[_TARGET]), "makes", None)
-            folder = makes and makes(**{key: value for key, value in stated.items() if key != _TARGET})
-        except Exception:  # calling it says what is wrong with it
-            folder = None
+        folder = _made(stated, where)
         if folder and not Path(folder).exists():
             places["prepare"] = folder
     if from_file and isinstance(config.get("cache"), str):
@@ -186,6 +196,24 @@ def check_places(config: Mapping[str, Any], roots: Sequence[str | Path], where: 
                 f"({', '.join(map(str, roots))}) nor in the working folder; if that is meant, give data_dir=, a folder "
                 "that holds it"
             )
+
+
+def _made(stated: Mapping[str, Any], where: str) -> str | Path | None:
+    """The folder that `prepare` would fill, None of what says none.
+
+    Raises:
+        ValueError: It cannot be known.
+    """
+    try:
+        makes = getattr(_found(stated[_TARGET]), "makes", None)
+    except Exception:  # there is nothing to call, and calling it says so
+        return None
+    if not makes:
+        return None
+    try:
+        return os.fspath(makes(**{key: value for key, value in stated.items() if key != _TARGET}))
+    except Exception as error:
+        raise ValueError(f"{where}: prepare: it cannot be known where it would write: {error}") from error
 
 
 def _data_folders(config: Mapping[str, Any]) -> list[str]:

@@ -127,7 +127,7 @@ def test_a_schedule_that_holds_numpy_scalars_is_read(tmp_path: Path) -> None:
     torch.save(contents, tmp_path / "model.pth")
     load_checkpoint(tmp_path / "model.pth", config=HEADS)
     torch.save({**contents, "path": tmp_path}, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match=r"no checkpoint at all \(\d+ bytes\): UnpicklingError: Weights only load"):
+    with pytest.raises(ValueError, match=r"it names 'pathlib\.\w+'; expected tensors, and plain values"):
         load_checkpoint(tmp_path / "model.pth", config=HEADS)
 
 

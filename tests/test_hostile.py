@@ -19,20 +19,23 @@ from torch import nn
 from data_adapters.hdf5 import ArrayAdapter
 from experiments.survival import hostile
 from experiments.survival.hostile_cases import CASES, Case
-from experiments.survival.hostile_files import Harm, array_file, checkpoint, harmless, reader
+from experiments.survival.hostile_files import Harm, Reduced, array_file, checkpoint, harmless, reader
 from morph import claims, load_checkpoint
 from morph.claims import ClaimError, check_nodes, load_yaml
 from morph.containers import refuse_pickles
 from morph.data.catalogue import find_datasets, open_split, prepare
 from morph.layout import DatasetSpec, Field
+from morph.model import stored
 from morph.model.morph import Morph
+from morph.model.pickled import check_pickle
+from morph.model.stored import read_pickled
 from morph.terminal import PlainConsole, printable
-from morph.trust import TRUST, check_places
+from morph.trust import TRUST, check_places, check_targets
 
 # By the beginning of a case's name: for what it is refused.
 REASONS = {
-    "model.pth: pickle": "UnpicklingError",
-    "run.ckpt: pickle": "UnpicklingError",
+    "model.pth: pickle": "it names 'posix.system'; expected tensors, and plain values",
+    "run.ckpt: pickle": "it names 'posix.system'; expected tensors, and plain values",
     "old.ckpt": "not a zip file",
     "run.ckpt: mixer that is": "says mixer.depth=1000000000",
     "run.ckpt: mixer that names": "names 'os.system' in the options",
@@ -44,7 +47,13 @@ REASONS = {
     "run.ckpt: weight": "400,000,000,000 bytes, over 4",
     "run.ckpt: zip with": "is compressed",
     "run.ckpt: zip entry": "entries claim 3,000",
-    "run.ckpt: bytearray": "asks for empty memory",
+    "run.ckpt: bytearray": "it names '__builtin__.bytearray'",
+    "run.ckpt: plan that is torch": r"it names 'torch\.(Tensor|FloatTensor|storage\.UntypedStorage)'",
+    "run.ckpt: plan that is a NumPy": "expected NumPy scalars of dtype f4, f8, i8, found '[VS]1000000000'",
+    "run.ckpt: plan that is text": "expected _codecs encode of a text as latin1",
+    "run.ckpt: plan that is a set": "it copies what it holds again and again",
+    "run.ckpt: plan that is tensors": "it copies what it holds again and again",
+    "run.ckpt: data.PKL": r"data\.PKL': it names 'torch\.Tensor'",
     "run.ckpt: options": "without interpolations",
     "run.ckpt: lists": r"at most 5,000,000 values, lists and mappings, found 3\.3e\+12",
     "model.pth: block": "expected transformer_blocks.0 to 1, one after the other, found 999999999",
@@ -56,6 +65,9 @@ REASONS = {
     "safetensors": "header too large",
     "adapter_config.json": "the adapter says rank",
     "YAML: _target_": "expected a reader of data_adapters, found",
+    "YAML: prepare with _convert_": r"prepare\._convert_: expected _target_ and names of arguments",
+    "YAML: prepare with _args_": r"prepare\._args_: expected _target_ and names of arguments",
+    "YAML: a reader with _args_": r": _args_: expected _target_ and names of arguments",
     "YAML: prepare": "expected a function that makes data of data_adapters, found 'os.system'",
     "YAML: os.system among": "expected no name of something to execute",
     "YAML: !!python": "could not determine a constructor for the tag",
@@ -209,9 +221,58 @@ def test_places_to_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"it: {next(iter(wrong))}: .*give data_dir="):
             check([], **wrong)
+    for unknown in (
+        {"_convert_": "all"},
+        {"_args_": ["gs2d"]},
+        {"system": "gs2d"},
+        {"system_name": "none"},
+        {"out": 1},
+    ):
+        with pytest.raises(ValueError, match="it: prepare: it cannot be known where it would write: "):
+            check([], prepare={**made, **unknown})
     Path("link").symlink_to(tmp_path / "data")
     with pytest.raises(ValueError, match="it: cache: link/kept would be written"):
         check([], cache="link/kept")
+
+
+def test_tensors_take_no_more_than_the_file_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever made them: here the names are not looked at."""
+    path = tmp_path / "a.ckpt"
+    whole = torch.arange(1000.0)
+    torch.save({"a": whole, "b": whole[500:], "c": [whole[:10], np.float64(0.1), np.float32(3), np.int64(-7)]}, path)
+    assert torch.equal(read_pickled(path)["b"], whole[500:])  # views of one storage take it once
+    assert read_pickled(path)["c"][1:] == [0.1, 3, -7]
+    monkeypatch.setattr(stored, "check_pickle", lambda *_: None)
+    assert torch.equal(read_pickled(path)["a"], whole)
+    torch.save({"a": Reduced(torch.Tensor, 1000), "b": Reduced(torch.Tensor, 1000)}, path)
+    with pytest.raises(ClaimError, match=rf"take 8,000 bytes of memory, and the file has {path.stat().st_size:,}"):
+        read_pickled(path)
+
+
+def test_a_pickle_is_looked_at_as_torch_reads_it(tmp_path: Path) -> None:
+    """Names that are kept and fetched again, and calls at the very end, are seen."""
+    encode = b"\x80\x02c_codecs\nencode\nq\x00"
+    text, latin, code = (b"X\x02\x00\x00\x00ab", b"X\x06\x00\x00\x00latin1", b"X\x03\x00\x00\x00hex")
+    check_pickle(encode + text + latin + b"\x86R.", "it")
+    check_pickle(encode + text + b"q\x01" + latin + b"q\x02\x86Rh\x00h\x01h\x02\x86R\x86.", "it")
+    again = encode + text + latin + b"\x86Rq\x01h\x00"
+    for wrong in (encode + b".", encode + text + code + b"\x86R.", again + b"h\x01" + latin + b"\x86R.", again + b"."):
+        with pytest.raises(ClaimError, match="it: expected _codecs encode of a text as latin1"):
+            check_pickle(wrong, "it")
+    with pytest.raises(ValueError, match="pickle exhausted"):
+        check_pickle(encode, "it")
+
+
+def test_keys_of_hydra_are_refused_at_any_depth() -> None:
+    good = {"_target_": "data_adapters.hdf5.ArrayAdapter", "files": "u.h5", "fields": [{"u": ["a_", "b"]}]}
+    check_targets(good, "it")
+    for key in ("_args_", "_convert_", "_partial_", "_recursive_"):
+        for place, wrong in {
+            key: {**good, key: "all"}, f"prepare.{key}": {**good, "prepare": {key: 1}},
+            f"fields.1.u.{key}": {**good, "fields": ["v", {"u": {key: []}}]},
+        }.items():  # fmt: skip
+            with pytest.raises(ValueError, match=f"it: {re.escape(place)}: expected _target_ and names of arguments"):
+                check_targets(wrong, "it")
 
 
 def test_a_window_that_does_not_fit_is_refused_at_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

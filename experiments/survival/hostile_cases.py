@@ -18,6 +18,7 @@ from morph import load_checkpoint
 __all__ = ["CASES", "SECRET", "Case"]
 
 HUGE = 10**9
+_SCALAR: Any = np.float64(0).__reduce__()[0]
 SECRET = "MORPH_STUDY_SECRET"
 _BILLION: Any = [0]
 for _ in range(40):
@@ -248,6 +249,9 @@ _BOMB = "a: &a [0, 0]\n" + "".join(
 _GROWS = "\n".join(
     ["_target_: data_adapters.hdf5.ArrayAdapter", "a0: ha", *(f"a{i + 1}: ${{a{i}}}${{a{i}}}" for i in range(40))]
 )
+_ELSEWHERE = {
+    "_target_": "data_adapters.suite.ensure", "system_name": "dr1d", "level": "tiny", "out": "../home/suite",
+}  # fmt: skip
 _APPLY = "!!python/object/apply:os.system [\"touch 'MARKER'\"]"
 _EXECUTE, _IMPORT, _WRITE, _LEAK = "execute a command", "import a module of its own", "write elsewhere", "read a secret"
 _MEMORY, _FOREVER = "take all memory", "take all memory and not end"
@@ -287,6 +291,22 @@ CASES: list[Case] = [
          lambda _: files.claiming_zip(Path("run.ckpt")), load("run.ckpt")),
     Case("run.ckpt: bytearray(10^10)", _MEMORY, lambda _: files.checkpoint(
         Path("run.ckpt"), about={"plan": Reduced(bytearray, 10**10)}), load("run.ckpt")),
+    *(
+        Case(f"run.ckpt: plan that is {name}", _MEMORY, lambda _, made=made: files.checkpoint(
+            Path("run.ckpt"), about={"plan": made()}), load("run.ckpt"))
+        for name, made in {
+            "torch.Tensor(3 10^9)": lambda: Reduced(torch.Tensor, 3 * HUGE),
+            "torch.FloatTensor(3 10^9)": lambda: Reduced(torch.FloatTensor, 3 * HUGE),
+            "torch.UntypedStorage(3 10^9)": lambda: Reduced(torch.UntypedStorage, 3 * HUGE),
+            "a NumPy scalar of 10^9 bytes": lambda: Reduced(_SCALAR, Reduced(np.dtype, f"V{HUGE}")),
+            "a NumPy scalar of 10^9 zeros": lambda: Reduced(_SCALAR, Reduced(np.dtype, f"S{HUGE}")),
+            "text that is doubled 28 times": files.doubled,
+            "a set that is copied 10^4 times": files.copied,
+            "tensors of 10^5 axes": files.many_axes,
+        }.items()
+    ),
+    Case("run.ckpt: data.PKL that is torch.Tensor(3 10^9)", _MEMORY,
+         lambda _: files.in_capitals(Path("run.ckpt"), Reduced(torch.Tensor, 3 * HUGE)), load("run.ckpt")),
     *(Case(f"run.ckpt: {name}", would, lambda _, about=about: files.checkpoint(Path("run.ckpt"), about=about),
            load("run.ckpt")) for name, would, about in _ABOUT),
     Case("model.pth: block number 999999999", _FOREVER, _published, load("model.pth")),
@@ -324,9 +344,12 @@ CASES: list[Case] = [
     Case("YAML: statistics that are no YAML", _WRITE, _yaml(statistics="start.desktop"), check),
     Case("YAML: a name that leads elsewhere", _WRITE, _yaml(name="../home/start"), check),
     Case("YAML: cache elsewhere", _WRITE, _yaml(files="memory://u.h5", cache="../home/.config"), read),
-    Case("YAML: data generated elsewhere", _WRITE, _yaml(prepare={
-        "_target_": "data_adapters.suite.ensure", "system_name": "dr1d", "level": "tiny", "out": "../home/suite",
-    }), read),
+    Case("YAML: data generated elsewhere", _WRITE, _yaml(prepare=_ELSEWHERE), read),
+    Case("YAML: prepare with _convert_, data elsewhere", _WRITE,
+         _yaml(prepare=_ELSEWHERE | {"_convert_": "all"}), read),
+    Case("YAML: prepare with _args_, data elsewhere", _WRITE, _yaml(
+        prepare={"_target_": _ELSEWHERE["_target_"], "_args_": ["dr1d", "tiny", 0, "../home/suite"]}), read),
+    Case("YAML: a reader with _args_", _WRITE, _yaml(_args_=["u.h5"]), read),
     Case("stats.yaml: !!python/object/apply:os.system", _EXECUTE, _stats(f"mean: {_APPLY}"), read),
     Case("stats.yaml: aliases that grow to 10^12", _FOREVER, _stats(_BOMB), read),
     Case("u.npy: pickle", _EXECUTE, _npy, inspect("u.npy")),

@@ -1,5 +1,6 @@
 """Files as a stranger could send them: each would execute something, write elsewhere, or take all memory."""
 
+import _codecs as codecs
 import json
 import pickle
 import struct
@@ -17,8 +18,8 @@ import zarr
 from morph import Morph
 
 __all__ = [
-    "Harm", "adapter", "array_file", "checkpoint", "claiming_zip", "export", "harmless", "packed_zip", "reader", "well",
-    "write_yaml", "zarr_store",
+    "Harm", "adapter", "array_file", "checkpoint", "claiming_zip", "copied", "doubled", "export", "harmless",
+    "in_capitals", "many_axes", "packed_zip", "reader", "well", "write_yaml", "zarr_store",
 ]  # fmt: skip
 
 SMALL: dict[str, Any] = {"dim": 32, "depth": 1, "heads": 4, "field_heads": 8, "patch_size": 4}
@@ -44,6 +45,38 @@ class Reduced:
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return self.call[0], tuple(self.call[1:])
+
+
+def doubled() -> Reduced:
+    """A text of which a code writes two letters for each, again and again."""
+    made = Reduced(codecs.encode, "a", "latin1")
+    for _ in range(28):
+        made = Reduced(codecs.encode, made, "hex")
+    return made
+
+
+def copied() -> list[Reduced]:
+    """Sets of the same numbers."""
+    numbers = tuple(range(10**5))
+    return [Reduced(set, numbers) for _ in range(10**4)]
+
+
+def many_axes() -> list[Reduced]:
+    """Tensors of one number, along many axes that are stored once."""
+    rebuild, arguments, *_ = torch.zeros(1).__reduce_ex__(2)
+    assert callable(rebuild)
+    axes = (1,) * 10**5
+    return [Reduced(rebuild, *arguments[:2], axes, axes, *arguments[4:]) for _ in range(10**4)]
+
+
+def in_capitals(path: Path, plan: object) -> None:
+    """A checkpoint whose values are in data.PKL, which torch opens as data.pkl."""
+    checkpoint(path, about={"plan": plan})
+    with zipfile.ZipFile(path) as whole:
+        entries = [(entry.filename, whole.read(entry)) for entry in whole.infolist()]
+    with zipfile.ZipFile(path, "w") as renamed:
+        for name, content in entries:
+            renamed.writestr(name.replace("data.pkl", "data.PKL"), content)
 
 
 def harmless() -> Morph:

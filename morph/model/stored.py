@@ -6,26 +6,16 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from morph.claims import ClaimError, check_nodes
+from morph.model.pickled import LARGEST_PICKLE, SCALARS, check_pickle
 
 __all__ = ["check_config", "read_pickled"]
 
-# The state of a schedule can hold losses as NumPy's scalars, which execute nothing.
-_SCALAR: Any = np.float64(0).__reduce__()[0]
-_SCALARS: list[Any] = [
-    _SCALAR,
-    (_SCALAR, "numpy.core.multiarray.scalar"),  # as NumPy 1 calls it
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64")),
-]
-_LARGEST_PICKLE = 64 * 2**20  # bytes of all that is no tensor; that of size XL has less than one million
 _MOST_NODES = 5_000_000
 _HARMLESS = 2**16  # a number that nothing large can be made of
-_MAKES_BYTES = b"\nbytearray\n"  # as many as a number says
 
 
 def read_pickled(path: Path) -> Any:
@@ -38,7 +28,7 @@ def read_pickled(path: Path) -> Any:
     size = path.stat().st_size
     try:
         _check_archive(path, size)
-        with torch.serialization.safe_globals(_SCALARS):
+        with torch.serialization.safe_globals(SCALARS):
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ClaimError):
         raise
@@ -46,6 +36,7 @@ def read_pickled(path: Path) -> Any:
         reason = f"{type(error).__name__}: {str(error).split('. ')[0]}".splitlines()[0]
         raise ValueError(f"it is empty, truncated or no checkpoint at all ({size} bytes): {reason}") from error
     check_nodes(contents, _MOST_NODES, "its contents")
+    storages: dict[int, int] = {}
     for place, tensor in _tensors(contents, ""):
         held = tensor.untyped_storage().nbytes() if tensor.layout == torch.strided and not tensor.is_meta else 0
         if tensor.nbytes > held:
@@ -53,13 +44,17 @@ def read_pickled(path: Path) -> Any:
                 f"{place}: expected a tensor with memory of its own, found shape {tuple(tensor.shape)}, "
                 f"{tensor.nbytes:,} bytes, over {held:,} bytes that are there"
             )
+        if held:
+            storages[tensor.untyped_storage().data_ptr()] = held
+    if (taken := sum(storages.values())) > size:
+        raise ClaimError(f"its tensors take {taken:,} bytes of memory, and the file has {size:,}")
     return contents
 
 
 def _check_archive(path: Path, size: int) -> None:
     """
     Raises:
-        ClaimError: Its entries would be more in memory than the file is.
+        ClaimError: Its entries would be more in memory than the file is, see also `check_pickle`.
         BadZipFile: It is no zip archive, as torch writes them since 1.6.
     """
     with ZipFile(path) as archive:
@@ -69,14 +64,13 @@ def _check_archive(path: Path, size: int) -> None:
         if (claimed := sum(entry.file_size for entry in entries)) > size:
             raise ClaimError(f"its {len(entries)} entries claim {claimed:,} bytes, and the file has {size:,}")
         for entry in entries:
-            if entry.filename.endswith(".pkl"):
-                if entry.file_size > _LARGEST_PICKLE:
+            if entry.filename.lower().endswith(".pkl"):  # torch finds it in any case
+                if entry.file_size > LARGEST_PICKLE:
                     raise ClaimError(
-                        f"{entry.filename!r}: expected at most {_LARGEST_PICKLE:,} bytes besides the tensors, found "
+                        f"{entry.filename!r}: expected at most {LARGEST_PICKLE:,} bytes besides the tensors, found "
                         f"{entry.file_size:,}"
                     )
-                if _MAKES_BYTES in archive.read(entry):
-                    raise ClaimError(f"{entry.filename!r} asks for empty memory, which no checkpoint needs")
+                check_pickle(archive.read(entry), repr(entry.filename))
         if not entries:
             raise BadZipFile("it is an empty archive")
 
