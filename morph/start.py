@@ -65,7 +65,7 @@ def starting_checkpoint(config: DictConfig) -> Checkpoint | None:
     return checkpoint
 
 
-def open_data(plain: Mapping[str, Any], batches_per_step: int) -> MixtureDataModule:
+def open_data(plain: Mapping[str, Any], batches_per_step: int = 1) -> MixtureDataModule:
     """The data of a run's configuration, generated where they are missing, and open.
 
     Args:

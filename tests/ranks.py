@@ -30,7 +30,7 @@ class Plain(Waves):
     """Waves that note what is read of them for training."""
 
     def read(self, trajectory: int, start: int, stop: int, out: Any = None) -> Any:
-        if self.split == "train":
+        if self.split == "train" and stop - start > 1:  # a window, and not what the data are told by
             _READ.append((self.spec.name, trajectory, start, stop))
         return super().read(trajectory, start, stop, out)
 
@@ -42,7 +42,7 @@ class Masked(Coast):
         super().__init__(split, name, gaps=True)
 
     def read(self, trajectory: int, start: int, stop: int, out: Any = None) -> Any:
-        if self.split == "train":
+        if self.split == "train" and stop - start > 1:  # a window, and not what the data are told by
             _READ.append((self.spec.name, trajectory, start, stop))
         return super().read(trajectory, start, stop, out)
 

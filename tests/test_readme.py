@@ -75,7 +75,7 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
 def test_its_other_commands_compose(call: Any, tmp_path: Path) -> None:
     shown = ("python -m morph.train", "python -m morph.benchmark", "python -m morph.replay")
     commands = [line.split("#")[0].split() for line in README.splitlines() if line.startswith(shown)]
-    assert len(commands) == 1 + 7 + 1 + 2 + 2 + 3 + 1 + 3
+    assert len(commands) == 1 + 7 + 1 + 2 + 2 + 3 + 1 + 6
     for command in commands:
         if "--multirun" in command:  # of which this shows the first job; tests/test_processes.py runs some
             command = [option.split(",")[0] for option in command if option != "--multirun"]

@@ -1,32 +1,14 @@
 """The protocol between file formats and the model: what a reader of one file family offers."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from morph.layout import DatasetSpec, Statistics
 
-__all__ = ["DatasetAdapter", "prepares"]
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def prepares(makes: Callable[..., Path]) -> Callable[[Function], Function]:
-    """Decorator for a function that a data set's YAML may name as `prepare`.
-
-    Args:
-        makes: Of the same keywords, the one folder that the function makes where it is missing; nothing else is
-            written.
-    """
-
-    def mark(function: Function) -> Function:
-        function.makes = makes  # type: ignore[attr-defined]
-        return function
-
-    return mark
+__all__ = ["DatasetAdapter"]
 
 
 @runtime_checkable
