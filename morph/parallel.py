@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as distributed
@@ -254,12 +254,11 @@ def _command() -> list[str]:
 def together(trainer: Trainer, model: torch.nn.Module) -> Iterator[None]:
     """The processes of a run end together: where one dies, the others do within seconds, and one says why.
 
-    A process notices the end of another by the error of its connection; one that waits where it cannot notice (for a
-    GPU) is ended after a grace.
+    A process notices the end of another by the error of its connection, and ends with exit code 1; one that waits
+    where it cannot notice (for a GPU) is ended after a grace.
 
     Raises:
         ValueError: The run has what sharded weights do not allow.
-        SystemExit: Another process ended.
     """
     _check(trainer, model)
     before = {name: os.environ.get(name) for name in (*_MASTER, PROCESS)}
@@ -273,9 +272,7 @@ def together(trainer: Trainer, model: torch.nn.Module) -> Iterator[None]:
         if process is None:
             raise
         if lost_another(error) and os.environ.get("MORPH_TRACEBACK", "0") == "0":
-            verdict = process.verdict(partial(_ended, process, children, parent))
-            _end(children)
-            sys.exit(verdict)
+            _leave(process, children, parent)
         process.claim()
         _end(children)
         raise
@@ -301,11 +298,19 @@ def _watch(trainer: Trainer, over: threading.Event, parent: int | None) -> None:
             continue
         if over.wait(_GRACE):
             return
-        verdict = process.verdict(partial(_ended, process, children, parent))
-        if isinstance(verdict, str):
-            print(verdict, file=sys.stderr, flush=True)
-        _end(children)
-        os._exit(1)
+        _leave(process, children, parent)
+
+
+def _leave(process: Process, children: Sequence[subprocess.Popen[bytes]], parent: int | None) -> NoReturn:
+    """End at once: what is left of a group with a dead member can hang or abort when it is taken down."""
+    verdict = process.verdict(partial(_ended, process, children, parent))
+    if verdict is not None:
+        print(verdict, file=sys.stderr, flush=True)
+    _end(children)
+    if children:
+        shutil.rmtree(process.folder, ignore_errors=True)
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _ended(process: Process, children: Sequence[subprocess.Popen[bytes]], parent: int | None) -> str | None:

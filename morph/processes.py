@@ -83,8 +83,8 @@ class Process(NamedTuple):
         """Of an earlier run, whose numbers were the same."""
         return self._word.exists() and self._word.stat().st_mtime < _STARTED - _OLDER
 
-    def verdict(self, known: Callable[[], str | None]) -> str | int:
-        """What a process ends with (`sys.exit`) that lost another one: words, unless those of another are there.
+    def verdict(self, known: Callable[[], str | None]) -> str | None:
+        """What a process says that lost another one: nothing where another has said something.
 
         Args:
             known: What it knows of the other's end by now.
@@ -93,7 +93,7 @@ class Process(NamedTuple):
         while (words := known()) is None and self.first is None and time.monotonic() < until:
             time.sleep(0.05)
         if not self.claim():
-            return 1
+            return None
         return f"error: {words or f'{self} lost its connection to another one, which left no message'}; {_REMEDY}"
 
     @property

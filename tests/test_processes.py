@@ -94,7 +94,7 @@ def test_the_first_process_that_fails_has_the_word(tmp_path: Path, monkeypatch: 
     assert second.claim()
     assert not first.claim()
     assert second.claim()
-    assert first.verdict(lambda: "process 1 of 2 was killed") == 1
+    assert first.verdict(lambda: "process 1 of 2 was killed") is None
     assert "process 1 of 2 was killed" in str(second.verdict(lambda: "process 1 of 2 was killed"))
     # Word that an earlier run of the same numbers left is none.
     os.utime(tmp_path / "new" / "first", (time.time() - 1e5,) * 2)
@@ -193,7 +193,7 @@ def test_under_srun_a_process_that_fails_ends_the_other_with_its_message(suite_r
     places = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
     job = {**SRUN, "SLURM_JOB_ID": str(os.getpid())}
     runs = [start(*command, cwd=tmp_path, **job, **place) for place in places]
-    (printed, first), (_, second) = [run.communicate(timeout=180) for run in runs]
+    (printed, first), (_, second) = [run.communicate(timeout=600) for run in runs]
     assert f"Results in runs/slurm_{os.getpid()}\n" in printed
     assert first == ""
     assert second == "error: data set 'cfd1d': NaN in the data (process 1 of 2)\n"
@@ -204,7 +204,7 @@ def test_under_srun_a_process_that_fails_ends_the_other_with_its_message(suite_r
 def test_torchrun_trains_in_one_folder_with_one_command(suite_root: Path, tmp_path: Path) -> None:
     command = train(suite_root, "batches_per_step=4")
     with start(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", *command, cwd=tmp_path) as run:
-        printed, errors = run.communicate(timeout=180)
+        printed, errors = run.communicate(timeout=600)
     assert run.returncode == 0, errors
     assert "An optimiser step: 4 batches over 2 processes, 2 accumulated: cfd1d 8 windows" in printed
     (folder,) = (tmp_path / "runs").iterdir()
@@ -220,8 +220,8 @@ def test_jobs_of_a_multirun_do_not_collide_and_a_killed_process_ends_the_other(
     die = ["+callbacks.die._target_=tests.dying.Dies", "+callbacks.die.rank=1", "+callbacks.die.how=none,kill"]
     command = ["-m", "morph.train", "--multirun", "trainer.devices=2", *die, *train(suite_root)[2:]]
     with start(sys.executable, *command, cwd=tmp_path) as run:
-        printed, errors = run.communicate(timeout=240)
-        assert run.returncode == 1
+        printed, errors = run.communicate(timeout=600)
+        assert run.returncode == 1, errors
         assert running(run.pid) == []
     (folder,) = (tmp_path / "runs").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["0", "1", "multirun.yaml"]
