@@ -80,7 +80,7 @@ def check_pickle(content: bytes, where: str) -> None:
         ValueError: It is truncated or no pickle.
     """
     last = deque([_END] * 5, maxlen=5)
-    memo: dict[int, _Step] = {}
+    memo: dict[Any, _Step] = {}
     marks: list[int] = []
     copied = longest = 0
     end = ((None, None, None) for _ in range(5))  # so that the last ones are looked at as well
