@@ -1,5 +1,6 @@
 """What files may claim: sizes are looked at before memory is taken for them, whoever wrote the file."""
 
+import contextlib
 import math
 import os
 import resource
@@ -36,6 +37,11 @@ MOST_ENTRIES = 10_000_000
 MOST_NUMBERS = 100_000_000
 """Of an array that is read whole, such as coordinates."""
 
+_CGROUP = Path("/sys/fs/cgroup")
+_CGROUPS = (
+    ("memory.max", "memory.current", ""),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_"),
+)  # of version 2 and 1: the limit, what is used, and how memory.stat begins its names
 _SMALL = 64 * 2**20  # bytes; the system is not asked about less
 
 
@@ -45,17 +51,33 @@ class ClaimError(ValueError):
 
 def available_memory() -> int:
     """Bytes that can be taken now: of the machine, or less where the process or its container may have less."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    found: list[int | None] = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     try:
         with open("/proc/meminfo") as file:
             found += [1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")]
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
-        found += [int(limit) - int(used)] if limit != "max" else []
     except (OSError, ValueError):
         pass  # another system
+    found += [_free_in_container(*names) for names in _CGROUPS]
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     found += [soft] if soft != resource.RLIM_INFINITY else []
-    return min(found)
+    return min(free for free in found if free is not None)
+
+
+def _free_in_container(limit_name: str, used_name: str, prefix: str) -> int | None:
+    """Bytes up to the limit of this version of control groups, None where there is no limit.
+
+    Pages of files count as used there, and make room when memory is wanted: healthy processes that read much are
+    always near the limit.
+    """
+    try:
+        limit, used = (int((_CGROUP / name).read_text()) for name in (limit_name, used_name))
+    except (OSError, ValueError):  # of the other version, without a limit ("max"), or another system
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        for line in (_CGROUP / limit_name).with_name("memory.stat").read_text().splitlines():
+            name, count = line.split()
+            used -= int(count) if name in (f"{prefix}inactive_file", f"{prefix}active_file") else 0
+    return max(0, limit - max(0, used))
 
 
 def check_memory(num_bytes: int, what: str, way_out: str = "fetch or generate the file again") -> None:

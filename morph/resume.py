@@ -1,6 +1,5 @@
 """Going on with a run: from which of its checkpoints, and whether it is the same run."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from morph.checkpoint import find_checkpoint, read_checkpoint, run_of
 from morph.checkpoint_files import damage, newest_good
 from morph.data.module import MixtureDataModule
 from morph.forecaster import Forecaster
+from morph.model.folder import read_json
+from morph.terminal import printable
 
 __all__ = ["check_resume", "recipe", "resume_point"]
 
@@ -83,10 +84,11 @@ def check_resume(resume: Path, forecaster: Forecaster, data: MixtureDataModule) 
 
 def _command(run_dir: Path) -> str:
     """With which it was started, if that is known."""
-    origin = run_dir / "train.json"
-    if not origin.is_file():
+    try:
+        command = read_json(run_dir / "train.json").get("command")
+    except (ValueError, OSError):  # another refusal is being told
         return ""
-    return f"; it was started by: {json.loads(origin.read_text()).get('command')}"
+    return f"; it was started by: {printable(command)}" if isinstance(command, str) else ""
 
 
 def _differences(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:

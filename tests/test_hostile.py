@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -29,6 +30,7 @@ from morph.model import stored
 from morph.model.morph import Morph
 from morph.model.pickled import check_pickle
 from morph.model.stored import read_pickled
+from morph.resume import check_resume
 from morph.terminal import PlainConsole, printable
 from morph.trust import TRUST, check_places, check_targets
 
@@ -291,12 +293,21 @@ def test_a_window_that_does_not_fit_is_refused_at_the_byte(tmp_path: Path, monke
         ArrayAdapter(**options)
 
 
-def test_memory_is_that_of_the_machine_and_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    free = claims.available_memory()
-    assert 0 < free <= 2**50
-    monkeypatch.setattr(claims.resource, "getrlimit", lambda _: (12345, -1))
-    assert claims.available_memory() == 12345
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [('{"command": "python -m morph.train a\\u001b[2J"}', "; it was started by: python -m morph.train a\ufffd[2J"),
+     ("{", ""), ("[]", ""), ('{"command": ["a"]}', ""), ("{}", ""), ("\xff", ""), ("[" * 10**6, ""),
+     ('{"command": "' + "a" * 11 * 2**20 + '"}', "")],
+    ids=["escape", "broken", "list", "no text", "nothing", "no UTF-8", "nested", "long"],
+)  # fmt: skip
+def test_what_a_run_says_of_itself_hides_no_refusal(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_bytes(text.encode("latin-1"))
+    path = checkpoint(tmp_path / "checkpoints" / "last.ckpt", about={"plan": {"seed": 1}})
+    forecaster: Any = SimpleNamespace(model=harmless(), trained={}, base={})
+    data: Any = SimpleNamespace(plan={"seed": 2, "batches_per_step": 1})
+    with pytest.raises(ValueError, match="belongs to a run with other options: seed=1, now 2") as refused:
+        check_resume(path, forecaster, data)
+    assert str(refused.value).endswith(f"{tmp_path}/train.yaml{said}")
 
 
 def test_pickles_in_zarr_are_refused_whatever_zarr_does(monkeypatch: pytest.MonkeyPatch) -> None:
