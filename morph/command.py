@@ -23,6 +23,7 @@ __all__ = ["command", "defaults", "given"]
 
 _CONF = str(Path(__file__).resolve().parent.parent / "conf")
 _TRACEBACK = "MORPH_TRACEBACK"
+_RESOLVING = "ValueError raised while resolving interpolation: "
 _MENDABLE = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 
@@ -152,6 +153,8 @@ def _message(error: BaseException) -> str:
     text = str(error).split("\nConfig search path")[0].rstrip()
     if remedy := _remedy(error):
         return f"{remedy}; the same command with resume=auto goes on with a run ({text.split('. ')[0].strip()})"
+    if text.startswith(_RESOLVING):  # what a function of ours said of an option that it works out
+        text = text.removeprefix(_RESOLVING).split("\n    full_key")[0]
     if isinstance(error, HydraException):
         text += "\n--help lists the options"
     return text or type(error).__name__

@@ -159,6 +159,12 @@ def test_what_a_user_can_mend_is_one_message(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_is_to_go_on_by_itself_needs_its_folder(call: Any, tmp_path: Path) -> None:
+    done = call("morph.train", "resume=auto", cwd=tmp_path)
+    message = "error: resume=auto starts or continues the run in run_dir: give run_dir=<its folder>"
+    assert (done.returncode, done.stderr) == (1, message)
+
+
 @pytest.mark.parametrize("fault", ["model.capacity.max_fields=2", "window.context=40", "data=nope"])
 def test_a_run_that_cannot_start_replaces_none(call: Any, suite_root: Path, tmp_path: Path, fault: str) -> None:
     kept = tmp_path / "run" / "checkpoints" / "best.ckpt"
