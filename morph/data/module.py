@@ -51,11 +51,14 @@ class ResumableLoader(DataLoader[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         self.given = self.plan.first * self.plan.share
         since = perf_counter()
-        for batch in super().__iter__():
-            self.given += 1
-            self.waited += perf_counter() - since
-            yield batch
-            since = perf_counter()
+        try:
+            for batch in super().__iter__():
+                self.given += 1
+                self.waited += perf_counter() - since
+                yield batch
+                since = perf_counter()
+        except (ConnectionError, EOFError) as error:  # its last batch was on its way
+            raise RuntimeError(f"DataLoader worker (pid unknown) exited unexpectedly: {error}") from error
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and for how many of its steps batches were given out, on whatever number of processes."""
