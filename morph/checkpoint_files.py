@@ -158,9 +158,9 @@ class Checkpoints(Checkpoint):
             return
         for name in ("last", *(["best"] if best else [])):
             _name_too(path, self.folder / f"{name}.ckpt")
-        steps = sorted(step for step in saved_steps(self.folder) if not self.archive or step % self.archive)
-        for step in steps[: -self.keep]:
-            saved_steps(self.folder)[step].unlink()
+        saved = saved_steps(self.folder)
+        for step in sorted(step for step in saved if not self.archive or step % self.archive)[: -self.keep]:
+            saved[step].unlink()
 
 
 def saved_steps(folder: Path) -> dict[int, Path]:

@@ -69,8 +69,10 @@ class Interruption(Callback):
     def _agree(self, trainer: Trainer) -> None:
         if self._agreed:
             return
-        mine = torch.tensor(float(self._received or 0), device=trainer.strategy.root_device)
-        told = round(float(trainer.strategy.reduce(mine, reduce_op="max")))
+        told = self._received or 0
+        if trainer.world_size > 1:
+            mine = torch.tensor(float(told), device=trainer.strategy.root_device)
+            told = round(float(trainer.strategy.reduce(mine, reduce_op="max")))
         if told:
             self._agreed, self._received = True, told
             for callback in trainer.checkpoint_callbacks:
