@@ -23,6 +23,7 @@ from morph.loss import NonFiniteError, batch_loss, forecast_loss, locate
 from morph.metrics import is_defined, vrmse
 from morph.model.morph import Morph
 from morph.model.surrogate import Surrogate
+from morph.objective import Objective
 from morph.rollout import Forecast
 from morph.sharding import shard, whole
 
@@ -84,6 +85,7 @@ class Forecaster(LightningModule):
         finetune: What is trained: `train`, for each of `morph.finetune.PARTS` its `lr` and `weight_decay`, where they
             are not those of all, and `last_blocks`, see `train_only`; None: everything.
         base: What a fine-tuned model started from, see `morph.checkpoint.base_of`; stored in checkpoints.
+        objective: What of a batch is made small.
         recipe: Further options that decide its numbers, as they were given, see `morph.resume.recipe`.
 
     Raises:
@@ -101,6 +103,7 @@ class Forecaster(LightningModule):
         finetune: Mapping[str, Any] | None = None,
         base: Mapping[str, str] | None = None,
         recipe: Mapping[str, Any] | None = None,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -108,6 +111,7 @@ class Forecaster(LightningModule):
         self.schedule = schedule
         self.weight_decay = weight_decay
         self.seed = seed
+        self.objective = objective or Objective()
         self.finetune = dict(finetune or {})
         self.base = dict(base or {})
         self.recipe = dict(recipe or {})
@@ -200,7 +204,7 @@ class Forecaster(LightningModule):
             self.micro_steps, self._step_of_these = [], self.global_step
         if self.micro_steps and torch.isfinite(self.micro_steps[-1].loss):
             self.micro_steps[-1] = self.micro_steps[-1]._replace(batch=None)
-        loss = batch_loss(self.model, batch)
+        loss = batch_loss(self.model, batch, self.objective)
         self.micro_steps.append(MicroStep(batch.dataset, batch.windows, loss.detach(), torch.initial_seed(), batch))
         self.micro_losses.append(loss.detach())
         # A square that overflows has a finite gradient.

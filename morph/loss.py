@@ -5,7 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from morph.layout import Batch, Target
+from morph.model.grid import derivatives
 from morph.model.surrogate import Surrogate
+from morph.objective import Objective, push_forward, shifted, transformed, with_noise
 from morph.rollout import unroll
 
 __all__ = ["NonFiniteError", "batch_loss", "forecast_loss", "locate"]
@@ -15,29 +17,64 @@ class NonFiniteError(ValueError):
     """A NaN or infinity in data, loss or forecast."""
 
 
-def forecast_loss(prediction: Target, batch: Batch, unit: Float[Tensor, "B F"]) -> Float[Tensor, ""]:
-    """Mean of ((prediction - target) / unit)^2 over samples, steps, space and physical components.
+_CAUCHY = 3.0
+_PLAIN = Objective()
+
+
+def forecast_loss(
+    prediction: Target, batch: Batch, unit: Float[Tensor, "B F"], objective: Objective = _PLAIN
+) -> Float[Tensor, ""]:
+    """Mean of ((prediction - target) / unit)^2 over samples, steps, space and physical components, or of another loss.
 
     Each physical component counts once; fillers do not count.  Of a masked data set the mean runs over the valid points
     alone: a component without any in the batch counts nowhere, and without any at all the loss and its gradient are 0.
     """
     error = (prediction - batch.target) / unit[:, None, :, None, None, None, None]
+    errors = _of(error, objective.loss)
+    if objective.gradient:
+        errors = errors + objective.gradient * _of_gradient(error, batch, objective.loss)
     all_but_components = (0, 1, 4, 5, 6)
     if batch.valid is None:
-        per_component = error.square().mean(all_but_components)
+        per_component = errors.mean(all_but_components)
         return per_component[batch.conditions.component_mask].mean()
     count = batch.valid.sum(all_but_components)
     # A factor that is 1 where all points are valid, so that the loss is then that of data without a mask, bit for bit.
     factor = batch.valid[:, :, 0, 0].numel() / count.clamp(min=1)
-    per_component = torch.where(batch.valid, error.square(), 0.0).mean(all_but_components) * factor
+    per_component = torch.where(batch.valid, errors, 0.0).mean(all_but_components) * factor
     counted = per_component[batch.conditions.component_mask & (count > 0)]
     return counted.mean() if len(counted) else per_component.sum()
 
 
-def batch_loss(model: Surrogate, batch: Batch) -> Float[Tensor, ""]:
-    """`forecast_loss` of a model that is unrolled on its own forecasts over the S target frames."""
+def batch_loss(model: Surrogate, batch: Batch, objective: Objective = _PLAIN) -> Float[Tensor, ""]:
+    """`forecast_loss` of a model that is unrolled on its own forecasts over the S target frames, of which
+    `objective.pushforward` are there for the steps before."""
+    if objective.jitter:
+        batch = shifted(batch)
+    if objective.symmetry:
+        batch = transformed(batch)
+    unit = model.unit_of_error(batch.context, batch.conditions)
+    if objective.noise:
+        batch = with_noise(batch, objective.noise)
+    if objective.pushforward:
+        batch = push_forward(model, batch, objective.pushforward)
     prediction = torch.stack(list(unroll(model, batch.context, batch.target.shape[1], batch.conditions)), 1)
-    return forecast_loss(prediction, batch, model.unit_of_error(batch.context, batch.conditions))
+    return forecast_loss(prediction, batch, unit, objective)
+
+
+def _of(error: Tensor, loss: str) -> Tensor:
+    if loss == "absolute":
+        return error.abs()
+    return error.square() if loss == "squared" else _CAUCHY * (error.square() / _CAUCHY).log1p()
+
+
+def _of_gradient(error: Tensor, batch: Batch, loss: str) -> Tensor:
+    """In units of the root mean square gradient of the last frame's increment."""
+    flat = error.flatten(0, 3)[:, None]
+    total = torch.zeros_like(flat)
+    for axis, boundary in enumerate(batch.conditions.boundary, start=2):
+        if flat.shape[axis] > 1:
+            total = total + _of(8 * derivatives(flat, axis, boundary)[0], loss)
+    return total.view_as(error)
 
 
 def locate(batch: Batch, step: str, what: str) -> str:

@@ -18,6 +18,7 @@ from morph.execution import dtype as dtype_of
 from morph.layout import Batch
 from morph.loss import batch_loss, locate
 from morph.model.surrogate import Surrogate
+from morph.objective import Objective
 from morph.saved_batch import read_batch
 
 __all__ = ["find_nonfinite"]
@@ -47,7 +48,7 @@ def main(config: DictConfig) -> None:
         model, batch = model.double(), batch._replace(context=batch.context.double(), target=batch.target.double())
     print(f"{path}, step {saved.step}, precision {saved.precision}: {saved.fault}")
     print(f"{checkpoint}: after {'an unknown number of' if stored.steps is None else stored.steps} steps")
-    for line in find_nonfinite(model, batch, saved.seed, precision):
+    for line in find_nonfinite(model, batch, saved.seed, precision, Objective.of_plan(stored.plan)):
         print(line)
 
 
@@ -64,21 +65,24 @@ def _model_of(batch: Path) -> Path:
         ) from error
 
 
-def find_nonfinite(model: Surrogate, batch: Batch, seed: int, precision: str = "32-true") -> Iterator[str]:
+def find_nonfinite(
+    model: Surrogate, batch: Batch, seed: int, precision: str = "32-true", objective: Objective | None = None
+) -> Iterator[str]:
     """What there is to say of a batch, line by line.
 
     Args:
         model: In training mode; its gradients are replaced.
         batch: On the model's device.
-        seed: Of dropout.
+        seed: Of dropout, and of what the objective draws.
         precision: See `morph.execution.dtype`; a mixed one computes products in it.
+        objective: Of the run.
     """
     kind = model.device.type
 
     def loss() -> Tensor:
         torch.manual_seed(seed)
         with torch.autocast(kind, dtype_of(precision), enabled=precision.endswith("mixed")):
-            return batch_loss(model, batch)
+            return batch_loss(model, batch, objective or Objective())
 
     found: list[str] = []
     with _watched(model, found.append), torch.no_grad():

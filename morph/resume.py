@@ -14,7 +14,7 @@ from morph.terminal import printable
 __all__ = ["check_resume", "recipe", "resume_point"]
 
 _OPEN = ("finetune.", "optimizer.", "schedule.")
-_LATER = ("batches_per_step", "data sets", "ema", "optimizer", "schedule", "weight_decay", "trainer.")
+_LATER = ("batches_per_step", "data sets", "ema", "objective", "optimizer", "schedule", "weight_decay", "trainer.")
 
 
 def resume_point(resume: str | None, run_dir: Path, overwrite: bool) -> Path | None:
@@ -52,7 +52,7 @@ def recipe(options: Mapping[str, Any], precision: str) -> dict[str, Any]:
         precision: In which it is computed.
     """
     clip = {key: value for key, value in options["trainer"].items() if key.startswith("gradient_clip")}
-    kept = {key: options[key] for key in ("ema", "optimizer", "schedule", "weight_decay")}
+    kept = {key: options[key] for key in ("ema", "objective", "optimizer", "schedule", "weight_decay")}
     return {**kept, "trainer": {**clip, "precision": precision}}
 
 

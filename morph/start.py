@@ -88,7 +88,8 @@ def open_data(plain: Mapping[str, Any], batches_per_step: int = 1) -> MixtureDat
         num_trajectories=plain["num_trajectories"],
         seed=plain["seed"],
         options={**options, "files": own_files(plain["data"])},
-        **plain["window"],
+        context=plain["window"]["context"],
+        target=plain["window"]["target"] + plain["objective"]["pushforward"],
         **plain["loader"],
         **plain["mixture"],
     )

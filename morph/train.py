@@ -13,6 +13,7 @@ from morph.command import command, given
 from morph.execution import device, dtype, precision, set_execution
 from morph.forecaster import Forecaster
 from morph.interruption import cluster
+from morph.objective import Objective
 from morph.parallel import plan, strategy, together
 from morph.progress import quiet_warnings
 from morph.resume import check_resume, recipe, resume_point
@@ -48,6 +49,7 @@ def main(config: DictConfig) -> None:
         finetune=start.finetune,
         base=start.base,
         recipe=recipe(plain, computed_in),
+        objective=Objective(**plain["objective"]),
     )
     if config.checkpoint is not None:
         plain["checkpoint"] = str(Path(config.checkpoint).absolute())

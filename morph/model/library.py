@@ -18,7 +18,7 @@ from torch.func import functional_call
 from morph.layout import Conditions, Context, State
 from morph.model.padding import pad
 from morph.model.surrogate import Capacity, Surrogate
-from morph.normalisation import Normalisation
+from morph.normalisation import Normalisation, Scales
 
 __all__ = ["FNO", "UNet"]
 
@@ -101,7 +101,7 @@ class _Library(Surrogate):
                 f"found {context}; leave context out, or train one with window.context={context}"
             )
 
-    def output(self, frames: Context, conditions: Conditions) -> State:
+    def output(self, frames: Context, conditions: Conditions, scales: Scales) -> State:
         """See `Surrogate.output`.
 
         Raises:

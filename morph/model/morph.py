@@ -16,12 +16,13 @@ from morph.layout import Conditions, Context, State, Tokens, TrainedOn
 from morph.model.decoder import Decoder
 from morph.model.embedding import PatchEmbedding, patch_shape
 from morph.model.folder import fetch, read_folder, write_folder
+from morph.model.local import Local
 from morph.model.mixer import AxialAttention, Block, Kept
 from morph.model.padding import pad
 from morph.model.position import LearnedPositions
 from morph.model.stored import check_config
 from morph.model.surrogate import Capacity, Surrogate
-from morph.normalisation import Normalisation
+from morph.normalisation import Normalisation, Scales
 from morph.trust import stored_module
 
 __all__ = ["Capacity", "Morph"]
@@ -51,6 +52,7 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
         normalisation, predict, base: See `Normalisation`.
         filling: What the model sees in components that a field does not have: "zero", or, in published models,
             "repeat": the field's first one.
+        local: Options of `Local`, which adds to the tokens' increment what is local; None: without.
 
     Raises:
         ValueError: An option is unknown, or heads do not divide dim.
@@ -74,6 +76,7 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
         predict: str = "increment",
         base: str = "persistence",
         filling: str = "zero",
+        local: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(capacity, Normalisation(normalisation, predict, base))
         if filling not in ("zero", "repeat"):
@@ -87,11 +90,18 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
             "patch_size": patch_size, "field_heads": field_heads, "dropout": dropout,
             "capacity": asdict(size), "resample_positions": resample_positions, "mixer": _describe(mixer),
             "normalisation": normalisation, "predict": predict, "base": base, "filling": filling,
+            "local": _plain(local),
         }  # fmt: skip
         self.embedding = PatchEmbedding(dim, patch_size, filters, field_heads, size.max_components)
         self.positions = LearnedPositions(dim, size.max_context, size.max_patches, resample_positions, dropout)
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_dim, dropout, mixer) for _ in range(depth))
         self.decoder = Decoder(dim, patch_size, size.max_fields, size.max_components, zero=predict == "increment")
+        if local is not None and (predict, base) != ("increment", "persistence"):
+            raise ValueError(
+                "local: what it says is an increment on the last frame; set predict=increment and base=persistence, or "
+                f"local=null, found predict={predict} and base={base}"
+            )
+        self.local = None if local is None else Local(size.max_fields, size.max_components, **(_plain(local) or {}))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -145,12 +155,15 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
         model.trained_on = TrainedOn.from_dict(trained_on) if trained_on else None
         return model
 
-    def output(self, frames: Context, conditions: Conditions) -> State:
+    def output(self, frames: Context, conditions: Conditions, scales: Scales) -> State:
         """See `Surrogate.output`."""
         tokens = self._mix(frames, conditions, last_only=True)
         patch = patch_shape(frames.shape[4:], self.patch_size)
         d, h, w = frames.shape[4:]
-        return self.decoder(tokens[:, -1], *frames.shape[2:4], patch)[..., :d, :h, :w]
+        decoded: State = self.decoder(tokens[:, -1], *frames.shape[2:4], patch)[..., :d, :h, :w]
+        if self.local is None:
+            return decoded
+        return self.local(frames, decoded, conditions, scales.std / scales.increment)
 
     def encode(self, context: Context, conditions: Conditions | None = None) -> Tokens:
         """The tokens after the last block, for all context frames."""
@@ -171,6 +184,13 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(partial(part, **options), x, use_reentrant=False)
         return part(x, **options)
+
+
+def _plain(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Nested options as what JSON can hold."""
+    if options is None:
+        return None
+    return {key: _plain(value) if isinstance(value, Mapping) else value for key, value in options.items()}
 
 
 def _describe(mixer: Callable[..., nn.Module]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from morph.layout import Conditions, Context, State
 from morph.model.surrogate import Capacity, Surrogate
-from morph.normalisation import Normalisation
+from morph.normalisation import Normalisation, Scales
 
 __all__ = ["Naive"]
 
@@ -41,6 +41,6 @@ class Naive(Surrogate):
         """Plain values from which `morph.model.build` makes the same forecast."""
         return {"kind": "naive", **self._options}
 
-    def output(self, frames: Context, conditions: Conditions) -> State:
+    def output(self, frames: Context, conditions: Conditions, scales: Scales) -> State:
         """No increment."""
         return self.increment.expand_as(frames[:, -1])

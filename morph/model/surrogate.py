@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from morph.layout import Conditions, Context, State, TrainedOn
-from morph.normalisation import Normalisation
+from morph.normalisation import Normalisation, Scales
 
 if TYPE_CHECKING:  # it takes half a second to import, and what trains does without
     import xarray
@@ -84,9 +84,9 @@ class Surrogate(nn.Module):
         """Plain values from which `morph.model.build` makes the same architecture."""
 
     @abstractmethod
-    def output(self, frames: Context, conditions: Conditions) -> State:
+    def output(self, frames: Context, conditions: Conditions, scales: Scales) -> State:
         """What the network makes of normalised frames: the next one, or its increment, in the scales of
-        `Normalisation`; fillers can be anything."""
+        `Normalisation`, which are given; fillers can be anything."""
 
     @property
     def stored(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class Surrogate(nn.Module):
         """
         conditions = self._conditions(context, conditions)
         scales = self.normalisation.scales(context, conditions)
-        output = self.output(self.normalisation.normalise(context, scales), conditions)
+        output = self.output(self.normalisation.normalise(context, scales), conditions, scales)
         state = self.normalisation.denormalise(output.to(context.dtype), context, scales)
         if conditions.absent is not None:
             state = torch.where(conditions.absent, context[:, -1], state)

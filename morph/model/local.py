@@ -1,0 +1,83 @@
+"""What a model does at full resolution, beside its tokens: a law from the context, a refinement, and stability."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from morph.layout import Conditions, Context, State
+from morph.model.grid import Points
+from morph.model.refinement import Refinement
+from morph.model.regression import Observed, Regression
+from morph.model.stability import Stability
+
+__all__ = ["Local"]
+
+_PARTS = ("regression", "refinement", "stability")
+
+
+class Local(nn.Module):
+    """The increment of a forecast, from the decoder's and from what each point and its neighbours show.
+
+    Args:
+        max_fields, max_components: Of the model.
+        regression, refinement, stability: Options of `Regression`, `Refinement` and `Stability`; None: without.
+
+    Raises:
+        ValueError: An option is unknown or not what it should be.
+    """
+
+    def __init__(
+        self,
+        max_fields: int,
+        max_components: int,
+        *,
+        regression: Mapping[str, Any] | None = None,
+        refinement: Mapping[str, Any] | None = None,
+        stability: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.max_components = max_components
+        size = (max_fields, max_components)
+        try:
+            self.regression = None if regression is None else Regression(*size, **regression)
+            self.refinement = None if refinement is None else Refinement(*size, **refinement)
+            self.stability = None if stability is None else Stability(**stability)
+        except TypeError as error:
+            raise ValueError(f"local: {str(error).split(') ')[-1].split('__init__() ')[-1]}") from error
+
+    def forward(
+        self, frames: Context, decoded: State, conditions: Conditions, speed: Float[Tensor, "B F"]
+    ) -> State:
+        """In units of the increment scale.
+
+        Args:
+            frames: Normalised.
+            decoded: The increment that the tokens say.
+            conditions: What else is known.
+            speed: Standard deviation of each field over its increment scale.
+        """
+        with torch.autocast(frames.device.type, enabled=False):  # differences of neighbours need all digits
+            fields, components = frames.shape[2:4]
+            physical = conditions.component_mask.flatten()
+            places = torch.arange(len(physical), device=frames.device)
+            if not conditions.all_physical:
+                places = places[physical]
+            slots = places // components * self.max_components + places % components
+            speed = speed.float().repeat_interleave(components, 1)[:, places]
+            states = frames.float().flatten(2, 3)[:, :, places]
+            absent = None if conditions.absent is None else conditions.absent.flatten(1, 2)[:, places]
+            increments = states.diff(dim=1) * speed[:, None, :, None, None, None]
+            seen = Observed(states, increments, slots, conditions.boundary, absent)
+            increment = self._increment(seen, decoded.float().flatten(1, 2)[:, places], speed)
+            whole = torch.zeros_like(decoded, dtype=torch.float32).flatten(1, 2)
+            return whole.index_copy(1, places, increment).unflatten(1, (fields, components))
+
+    def _increment(self, seen: Observed, decoded: Points, speed: Float[Tensor, "B N"]) -> Points:
+        regressed = torch.zeros_like(decoded) if self.regression is None else self.regression(seen)
+        increment = regressed + decoded
+        if self.refinement is not None:
+            increment = increment + self.refinement(seen, [regressed, decoded])
+        return increment if self.stability is None else self.stability(increment, seen, speed)
