@@ -13,10 +13,10 @@ from morph.model.morph import Capacity, Morph
 
 __all__ = ["PARTS", "count_parameters", "grow", "lora_layers", "renew", "train_only"]
 
-PARTS = ("lora", "norms", "time_attention", "positions", "components", "encoder", "decoder", "all")
+PARTS = ("lora", "norms", "time_attention", "positions", "components", "encoder", "decoder", "local", "all")
 """What can be trained by itself: low-rank factors; LayerNorms of the blocks, and the decoder's, which follows the last
 block; the blocks' attention over time; the position table; the convolution that takes the components of a field; all
-that comes before the positions; all that comes after the blocks; everything."""
+that comes before the positions; all that comes after the blocks; what is done at full resolution; everything."""
 
 _OF_BLOCKS = ("norms", "time_attention")
 _GROUPS = {
@@ -27,6 +27,7 @@ _GROUPS = {
     "attention": r"^blocks\.\d+\.mixer",
     "perceptrons": r"^blocks\.\d+\.mlp",
     "decoder": r"^decoder\.",
+    "local": r"^local\.",
 }
 
 
@@ -37,7 +38,8 @@ def grow(model: Morph, *, max_context: int = 0, max_fields: int = 0, max_compone
     Where positions are resampled along time ("bilinear", published size L), a table of one frame is taken row by row
     from then on; one of several would be resampled to other values, and is refused.
     Further fields and components get rows of the decoder that are zero, which add nothing to the base forecast, and
-    columns of the first convolution that are drawn at random at the size of those that are there.
+    columns of the first convolution that are drawn at random at the size of those that are there; the local parts get
+    what a new model has there.
 
     Args:
         model: Of a run, an export or the publication; not changed.
@@ -75,6 +77,12 @@ def grow(model: Morph, *, max_context: int = 0, max_fields: int = 0, max_compone
     columns = weights["embedding.convolution.expand.weight"]
     further = torch.randn_like(grown.embedding.convolution.expand.weight[:, old.max_components :].to(columns))
     weights["embedding.convolution.expand.weight"] = torch.cat((columns, further * columns.std()), 1)
+    # In (field, component) order, too: what is new is as in a new model, which adds nothing to the forecast.
+    for name, value in grown.state_dict().items():
+        if name.startswith("local.") and value.shape != weights[name].shape:
+            value = value.to(weights[name])
+            value[tuple(slice(size) for size in weights[name].shape)] = weights[name]
+            weights[name] = value
     grown.to(table).load_state_dict(weights)
     grown.trained_on = model.trained_on
     return grown.train(model.training)
@@ -212,6 +220,7 @@ def _parameters(model: Morph, blocks: Sequence[nn.Module], part: str) -> Iterabl
         "components": [model.embedding.convolution.expand],
         "encoder": [model.embedding],
         "decoder": [model.decoder],
+        "local": [model.local],
         "time_attention": [getattr(block.mixer, "time", None) for block in blocks],
         "all": [model],
     }

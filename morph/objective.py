@@ -54,7 +54,9 @@ class Objective:
         if self.loss not in LOSSES:
             raise ValueError(f"objective.loss: expected one of {', '.join(LOSSES)}, found {self.loss!r}")
         if isinstance(self.pushforward, bool) or not isinstance(self.pushforward, int) or self.pushforward < 0:
-            raise ValueError(f"objective.pushforward: expected a number of steps, 0 or more, found {self.pushforward!r}")
+            raise ValueError(
+                f"objective.pushforward: expected a number of steps, 0 or more, found {self.pushforward!r}"
+            )
         for name in ("gradient", "noise"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"objective.{name}: expected 0 or more, found {getattr(self, name)!r}")

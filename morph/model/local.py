@@ -13,9 +13,9 @@ from morph.model.refinement import Refinement
 from morph.model.regression import Observed, Regression
 from morph.model.stability import Stability
 
-__all__ = ["Local"]
+__all__ = ["PARTS", "Local"]
 
-_PARTS = ("regression", "refinement", "stability")
+PARTS = ("regression", "refinement", "stability")
 
 
 class Local(nn.Module):
@@ -48,9 +48,7 @@ class Local(nn.Module):
         except TypeError as error:
             raise ValueError(f"local: {str(error).split(') ')[-1].split('__init__() ')[-1]}") from error
 
-    def forward(
-        self, frames: Context, decoded: State, conditions: Conditions, speed: Float[Tensor, "B F"]
-    ) -> State:
+    def forward(self, frames: Context, decoded: State, conditions: Conditions, speed: Float[Tensor, "B F"]) -> State:
         """In units of the increment scale.
 
         Args:
@@ -60,24 +58,29 @@ class Local(nn.Module):
             speed: Standard deviation of each field over its increment scale.
         """
         with torch.autocast(frames.device.type, enabled=False):  # differences of neighbours need all digits
+            precision = torch.promote_types(frames.dtype, torch.float32)
             fields, components = frames.shape[2:4]
             physical = conditions.component_mask.flatten()
             places = torch.arange(len(physical), device=frames.device)
             if not conditions.all_physical:
                 places = places[physical]
             slots = places // components * self.max_components + places % components
-            speed = speed.float().repeat_interleave(components, 1)[:, places]
-            states = frames.float().flatten(2, 3)[:, :, places]
+            speed = speed.to(precision).repeat_interleave(components, 1)[:, places]
+            states = frames.to(precision).flatten(2, 3)[:, :, places]
             absent = None if conditions.absent is None else conditions.absent.flatten(1, 2)[:, places]
             increments = states.diff(dim=1) * speed[:, None, :, None, None, None]
             seen = Observed(states, increments, slots, conditions.boundary, absent)
-            increment = self._increment(seen, decoded.float().flatten(1, 2)[:, places], speed)
-            whole = torch.zeros_like(decoded, dtype=torch.float32).flatten(1, 2)
+            increment = self._increment(seen, decoded.to(precision).flatten(1, 2)[:, places], speed)
+            whole = torch.zeros_like(decoded, dtype=precision).flatten(1, 2)
             return whole.index_copy(1, places, increment).unflatten(1, (fields, components))
 
     def _increment(self, seen: Observed, decoded: Points, speed: Float[Tensor, "B N"]) -> Points:
-        regressed = torch.zeros_like(decoded) if self.regression is None else self.regression(seen)
-        increment = regressed + decoded
+        correction = decoded
+        regressed, missed = torch.zeros_like(decoded), torch.ones_like(decoded[..., :1, :1, :1])
+        if self.regression is not None:
+            regressed, missed = self.regression(seen)
         if self.refinement is not None:
-            increment = increment + self.refinement(seen, [regressed, decoded])
+            correction = correction + self.refinement(seen, [regressed, decoded])
+        # In units of what the law missed: where it is good, what corrects it is small from the beginning.
+        increment = regressed + missed * correction
         return increment if self.stability is None else self.stability(increment, seen, speed)

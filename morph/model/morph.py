@@ -16,7 +16,7 @@ from morph.layout import Conditions, Context, State, Tokens, TrainedOn
 from morph.model.decoder import Decoder
 from morph.model.embedding import PatchEmbedding, patch_shape
 from morph.model.folder import fetch, read_folder, write_folder
-from morph.model.local import Local
+from morph.model.local import PARTS, Local
 from morph.model.mixer import AxialAttention, Block, Kept
 from morph.model.padding import pad
 from morph.model.position import LearnedPositions
@@ -96,6 +96,8 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
         self.positions = LearnedPositions(dim, size.max_context, size.max_patches, resample_positions, dropout)
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_dim, dropout, mixer) for _ in range(depth))
         self.decoder = Decoder(dim, patch_size, size.max_fields, size.max_components, zero=predict == "increment")
+        if local is not None and (unknown := set(local) - set(PARTS)):
+            raise ValueError(f"local: expected some of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
         if local is not None and (predict, base) != ("increment", "persistence"):
             raise ValueError(
                 "local: what it says is an increment on the last frame; set predict=increment and base=persistence, or "

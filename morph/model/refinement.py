@@ -51,7 +51,7 @@ class Refinement(nn.Module):
         return torch.bmm(last, functional.gelu(hidden).flatten(2)).unflatten(2, hidden.shape[2:])
 
 
-def _convolve(x: Points, kernel: Tensor, offset: Tensor, seen: Observed) -> Points:
+def _convolve(x: Tensor, kernel: Tensor, offset: Tensor, seen: Observed) -> Tensor:
     """With a kernel of 3x3x3, of which an axis of length 1 meets the centre alone."""
     shape, axes = x.shape[2:], axes_of(x) or [4]
     for axis in axes:

@@ -22,6 +22,8 @@ __all__ = ["Observed", "Regression"]
 _KINDS = 8  # value, increment, change of the increment, gradient along D, H and W, Laplacian, that of the increment
 _MOST_POINTS = 2048  # of one frame, on which the fit is made
 _SMALL = 1e-6
+_PER_SOURCE = 4  # products whose sum is the source of a potential
+_LEAST_MISSED = 0.01  # of an increment
 
 
 class Observed(NamedTuple):
@@ -51,8 +53,9 @@ class Regression(nn.Module):
     """The increment that follows the last frame, by a law that is fitted to the context.
 
     Terms are linear combinations of all components, their gradients, Laplacians and latest increments, products of two
-    such combinations, and, of some products q, the solution of a Poisson equation and its gradient, as a pressure is:
-    lap p = q.  Gradients and Laplacians are in units of their own root mean square, so that resolution does not count.
+    such combinations, and, of sums q of some products, the solution of a Poisson equation, as a pressure is, and its
+    gradient: lap p = q.  Gradients and Laplacians are in units of their own root mean square, so that resolution does
+    not count.
     With terms phi and increments y the coefficients are those that minimise the mean of (y - W phi)^2 over points and
     frames plus ridge * |(W - W0) scale|^2, W0 being learned and scale the terms' root mean square.
 
@@ -77,10 +80,11 @@ class Regression(nn.Module):
         ridge: float = 0.01,
     ) -> None:
         super().__init__()
-        if min(linear, products, frames) < 1 or potentials < 0 or not ridge > 0:
+        if min(linear, products, frames) < 1 or not 0 <= potentials <= products // _PER_SOURCE or not ridge > 0:
             raise ValueError(
-                "local.regression: expected linear, products and frames of at least 1, potentials of 0 or more and "
-                f"ridge above 0, found {linear}, {products}, {frames}, {potentials} and {ridge}"
+                "local.regression: expected linear, products and frames of at least 1, a potential for each "
+                f"{_PER_SOURCE} products at most, and ridge above 0, found "
+                f"linear={linear}, products={products}, frames={frames}, potentials={potentials}, ridge={ridge}"
             )
         self.linear, self.products, self.potentials = linear, products, potentials
         self.frames, self.least = frames, ridge
@@ -88,13 +92,12 @@ class Regression(nn.Module):
         size = torch.cat((torch.full((linear,), 1 / 8), torch.full((2 * products,), 1 / 4)))
         shape = (linear + 2 * products, max_fields, max_components, _KINDS)
         self.combinations = nn.Parameter(torch.randn(shape) * size.view(-1, 1, 1, 1))
-        if potentials:
-            self.sources = nn.Parameter(torch.randn(potentials, products) * products**-0.5)
         self.law = nn.Parameter(torch.zeros(max_fields, max_components, 1 + linear + products + 4 * potentials))
         self.ridge = nn.Parameter(torch.tensor(-5.0))  # before softplus
 
-    def forward(self, seen: Observed) -> Points:
-        """In units of the increment scale."""
+    def forward(self, seen: Observed) -> tuple[Points, Float[Tensor, "B N 1 1 1"]]:
+        """The increment in units of the increment scale, and the root mean square of what the law missed of those in
+        the context; 1 where there was none to compare with."""
         frames, increments = seen.frames, seen.increments
         batch, steps, count = frames.shape[:3]
         axes = axes_of(frames[:, -1])
@@ -108,6 +111,7 @@ class Regression(nn.Module):
         terms, own, potentials = self._terms(last, units, combinations, spectrum, None)
         law = law[:, : terms.shape[1]].expand(batch, -1, -1)
         forecast = torch.bmm(law, terms)
+        missed = torch.ones_like(frames[:, -1, :, :1, :1, :1])
         times = range(steps - 2, max(0, steps - 2 - self.frames), -1)
         if times:
             stride = max(1, terms.shape[-1] // _MOST_POINTS)
@@ -119,15 +123,20 @@ class Regression(nn.Module):
                 )
                 pairs.append((then, then_own, increments[:, time].flatten(2)[..., ::stride]))
             then, then_own, target = (torch.cat(parts, -1) for parts in zip(*pairs, strict=True))
-            held = None if seen.absent is None else ~seen.absent.any(1).flatten(1)[:, None, ::stride].repeat(
-                1, 1, len(times)
+            held = (
+                None
+                if seen.absent is None
+                else ~seen.absent.any(1).flatten(1)[:, None, ::stride].repeat(1, 1, len(times))
             )
-            change = self._fit(law, then, then_own, target, held)
+            change, missed = self._fit(law, then, then_own, target, held)
             forecast = forecast + torch.bmm(change, torch.cat((terms, own), 1))
-        return forecast.view(batch, count, *frames.shape[3:])
+        return forecast.view(batch, count, *frames.shape[3:]), missed.view(batch, count, 1, 1, 1)
 
-    def _fit(self, law: Tensor, terms: Tensor, own: Tensor, target: Tensor, held: Tensor | None) -> Tensor:
-        """What has to be added to the learned law; the components' own increments are terms, too."""
+    def _fit(
+        self, law: Tensor, terms: Tensor, own: Tensor, target: Tensor, held: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What has to be added to the learned law, whose terms are followed by the components' own increments; and the
+        root mean square of what is missed then."""
         missed = target - torch.bmm(law, terms)
         terms = torch.cat((terms, own), 1)
         if held is not None:
@@ -140,7 +149,10 @@ class Regression(nn.Module):
         gram = gram + ridge * torch.eye(gram.shape[-1], device=gram.device)
         against = torch.bmm(terms, missed.transpose(1, 2)) / points
         # Unlike torch.linalg.solve, it says nothing of what is not finite, which training notices itself.
-        return torch.linalg.solve_ex(gram, against).result.transpose(1, 2) / scale.transpose(1, 2)
+        change = torch.linalg.solve_ex(gram, against).result.transpose(1, 2)
+        with torch.no_grad():
+            rest = (missed - torch.bmm(change, terms)).square().mean(-1).sqrt() + _LEAST_MISSED
+        return change / scale.transpose(1, 2), rest
 
     def _parts(self, seen: Observed, time: int, axes: list[int]) -> list[Points]:
         """Of frame `time`, in the order of the kinds, without the gradients along axes that are not there."""
@@ -165,25 +177,34 @@ class Regression(nn.Module):
         stride: int = 1,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Terms and increments at every `stride`-th point, and the units of potentials."""
-        first = 1 if self.potentials else stride
-        scaled = [part.flatten(2)[..., ::first] for part in parts]
-        scaled = [
-            part if unit is None else part / unit.flatten(2) for part, unit in zip(scaled, units, strict=True)
-        ]
-        own = scaled[1]
-        values = torch.stack(scaled, 2).flatten(1, 2)
-        made = torch.bmm(combinations.expand(len(values), -1, -1), values)
+
+        def scaled(by: int) -> Tensor:
+            cut = [part.flatten(2)[..., ::by] for part in parts]
+            cut = [part if unit is None else part / unit.flatten(2) for part, unit in zip(cut, units, strict=True)]
+            return torch.stack(cut, 2).flatten(1, 2)
+
+        def combined(some: Tensor, values: Tensor) -> Tensor:
+            return torch.bmm(some.expand(len(values), -1, -1), values)
+
+        values = scaled(stride)
+        made = combined(combinations, values)
         linear, left, right = made.split((self.linear, self.products, self.products), 1)
         products = left * right
         terms = [torch.ones_like(linear[:, :1]), linear, products]
         if self.potentials:
-            shape = parts[0].shape[2:]
-            sources = torch.bmm(self.sources.expand(len(products), -1, -1), products).unflatten(2, shape)
+            count = self.potentials * _PER_SOURCE
+            sources = products[:, :count]
+            if stride > 1:  # a Poisson equation is solved on the whole grid
+                pairs = [combinations[at : at + count] for at in (self.linear, self.linear + self.products)]
+                left, right = combined(torch.cat(pairs), scaled(1)).chunk(2, 1)
+                sources = left * right
+            sources = sources.unflatten(1, (self.potentials, _PER_SOURCE)).sum(2).unflatten(2, parts[0].shape[2:])
             potentials = self._potentials(sources, spectrum)
             potential_units = potential_units or [_rms(part) for part in potentials]
-            terms += [(part / unit).flatten(2) for part, unit in zip(potentials, potential_units, strict=True)]
-            terms = [term[..., ::stride] for term in terms]
-            own = own[..., ::stride]
+            terms += [
+                (part / unit).flatten(2)[..., ::stride] for part, unit in zip(potentials, potential_units, strict=True)
+            ]
+        own = parts[1].flatten(2)[..., ::stride]
         return torch.cat(terms, 1), own, potential_units or []
 
     def _potentials(self, sources: Points, spectrum: Spectrum) -> list[Points]:

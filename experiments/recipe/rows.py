@@ -1,0 +1,76 @@
+"""What is compared: each row is options of `python -m morph.train`."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = ["BATCH", "HELD_OUT", "MIX", "ROWS", "Row"]
+
+MIX = ("cfd1d", "dr2d", "swe2d", "ns2d", "mhd3d", "cfd3d")
+HELD_OUT = ("dr1d", "burgers1d", "gs2d", "ns3d")
+BATCH = {"cfd1d": 16, "dr2d": 4, "swe2d": 4, "ns2d": 4, "mhd3d": 1, "cfd3d": 1,
+         "dr1d": 16, "burgers1d": 16, "gs2d": 4, "ns3d": 1}  # fmt: skip
+"""Windows per batch."""
+
+
+class Row(NamedTuple):
+    """A recipe.
+
+    title: What it is called in the table.
+    options: Of morph.train, after the protocol's own.
+    each: It is one model for each system of the mix, which share the steps: their networks are made for one number of
+        dimensions and of fields, and have no forecast on others.
+    """
+
+    title: str
+    options: Sequence[str]
+    each: bool = False
+
+
+_NANO = ("model.dim=128", "model.heads=4", "model.mlp_dim=512", "model.dropout=0.0", "model.capacity.max_patches=512")
+_BEST = ("+experiment=pretrain_mix", "model=nano")
+
+ROWS: dict[str, Row] = {
+    "published": Row("published recipe", ("+experiment=pretrain_published", *_NANO)),
+    "fno": Row("FNO, one for each system", ("+experiment=pretrain_mix", "model=fno"), each=True),
+    "unet": Row("U-Net, one for each system", ("+experiment=pretrain_mix", "model=unet"), each=True),
+    "default": Row("default recipe", _BEST),
+}
+"""The first four are the study; the others are the ablation, each one option besides those of the default."""
+
+_CHANGED = {
+    "refinement": ("model.local.refinement={width:24,depth:2}",),
+    "depth=0": ("model.depth=0",),
+    "regression=null": ("model.local.regression=null",),
+    "detail=4,courant=2": ("model.local.stability.detail=4", "model.local.stability.courant=2"),
+    "damping=0": ("model.local.stability.damping=0.0",),
+    "damping=0.03": ("model.local.stability.damping=0.03",),
+    "pushforward=2": ("objective.pushforward=2",),
+    "pushforward=0": ("objective.pushforward=0",),
+    "stability=null": ("model.local.stability=null",),
+    "local=null": ("model.local=null",),
+    "loss=squared": ("objective.loss=squared",),
+    "loss=absolute": ("objective.loss=absolute",),
+    "lr=1e-3": ("optimizer.lr=1e-3",),
+    "lr=4e-3": ("optimizer.lr=4e-3",),
+    "context=2": ("window.context=2", "model.capacity.max_context=2"),
+    "context=8": ("window.context=8", "model.capacity.max_context=8"),
+    "symmetry": ("objective.symmetry=true",),
+    "jitter": ("objective.jitter=true",),
+    "noise=0.01": ("objective.noise=0.01",),
+    "potentials=0": ("model.local.regression.potentials=0",),
+    "frames=1": ("model.local.regression.frames=1",),
+    "products=80": ("model.local.regression.products=80",),
+    "ridge=0.1": ("model.local.regression.ridge=0.1",),
+    "ridge=0.001": ("model.local.regression.ridge=0.001",),
+    "normalisation=dataset": ("model.normalisation=dataset",),
+    "patch=4": ("model.patch_size=4", "model.capacity.max_patches=1024"),
+    "ema=0.99": ("ema=0.99",),
+    "target=2": ("window.target=2", "objective.pushforward=3"),
+    "gradient=0.1": ("objective.gradient=0.1",),
+    "local=null,base=linear": ("model.local=null", "model.base=linear"),
+    "schedule=null": ("schedule=null",),
+    "dim=96,depth=8": ("model.dim=96", "model.depth=8", "model.mlp_dim=384"),
+    "dim=192,depth=2": ("model.dim=192", "model.depth=2", "model.mlp_dim=768"),
+    "weights=inverse_size": ("mixture.weights=inverse_size",),
+}
+ROWS |= {name: Row(name, (*_BEST, *options)) for name, options in _CHANGED.items()}
