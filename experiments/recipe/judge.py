@@ -43,7 +43,7 @@ def _mean(kept: xr.Dataset, window: Any, forecast: str) -> float:
 
 
 def numbers(path: Path) -> dict[str, Any]:
-    """Per system the VRMSE of the model and of the naive forecasts in each window, and how many rollouts lost the truth;
+    """Per system the VRMSE of the model and of the naive forecasts in each window, and how many rollouts were lost;
     over systems the geometric means of the ratio to persistence and, `_naive`, to the better naive forecast; None where
     a system has no forecast, infinite where one is not finite."""
     systems: dict[str, dict[str, float]] = {}

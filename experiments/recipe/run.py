@@ -2,8 +2,8 @@
 
     python experiments/recipe/run.py rows=[published,default] seeds=[0] out=runs/recipe
 
-Each row and seed is `python -m morph.train` and `python -m morph.evaluate`; those whose numbers are in `out` already are
-not repeated.
+Each row and seed is `python -m morph.train` and `python -m morph.evaluate`; those whose numbers are in `out` already
+are not repeated.
 """
 
 import json
@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from experiments.in_process import command
-from experiments.recipe import judge, table
+from experiments.recipe import figure, judge, table
 from experiments.recipe.rows import BATCH, HELD_OUT, MIX, ROWS, Row
 from morph import evaluate, train
 from morph.checkpoint import read_checkpoint
@@ -55,7 +55,8 @@ def main() -> None:
         write_whole(_result(out, name, seed), json.dumps(found, indent=1) + "\n")
         print(table.line(found), flush=True)
     table.write(out)
-    print(f"Tables in {out / 'table.json'} and {out / 'table.md'}")
+    figure.write(out)
+    print(f"Results in {out}: table.json, table.md, errors.png")
 
 
 def options_of_command_line() -> dict[str, Any]:

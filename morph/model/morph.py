@@ -53,6 +53,7 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
         filling: What the model sees in components that a field does not have: "zero", or, in published models,
             "repeat": the field's first one.
         local: Options of `Local`, which adds to the tokens' increment what is local; None: without.
+        token_frames: The tokens see the last so many frames, the local parts all; None: the tokens do, too.
 
     Raises:
         ValueError: An option is unknown, or heads do not divide dim.
@@ -77,11 +78,15 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
         base: str = "persistence",
         filling: str = "zero",
         local: Mapping[str, Any] | None = None,
+        token_frames: int | None = None,
     ) -> None:
         super().__init__(capacity, Normalisation(normalisation, predict, base))
         if filling not in ("zero", "repeat"):
             raise ValueError(f"filling: expected one of zero, repeat, found {filling!r}")
+        if token_frames is not None and (isinstance(token_frames, bool) or token_frames < 1):
+            raise ValueError(f"token_frames: expected at least 1, or null for all, found {token_frames!r}")
         self.patch_size = patch_size
+        self.token_frames = token_frames
         self.filling = filling
         size = self.capacity
         mlp_dim = 4 * dim if mlp_dim is None else mlp_dim
@@ -90,7 +95,7 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
             "patch_size": patch_size, "field_heads": field_heads, "dropout": dropout,
             "capacity": asdict(size), "resample_positions": resample_positions, "mixer": _describe(mixer),
             "normalisation": normalisation, "predict": predict, "base": base, "filling": filling,
-            "local": _plain(local),
+            "local": _plain(local), "token_frames": token_frames,
         }  # fmt: skip
         self.embedding = PatchEmbedding(dim, patch_size, filters, field_heads, size.max_components)
         self.positions = LearnedPositions(dim, size.max_context, size.max_patches, resample_positions, dropout)
@@ -159,7 +164,7 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
 
     def output(self, frames: Context, conditions: Conditions, scales: Scales) -> State:
         """See `Surrogate.output`."""
-        tokens = self._mix(frames, conditions, last_only=True)
+        tokens = self._mix(frames[:, -(self.token_frames or 0) :], conditions, last_only=True)
         patch = patch_shape(frames.shape[4:], self.patch_size)
         d, h, w = frames.shape[4:]
         decoded: State = self.decoder(tokens[:, -1], *frames.shape[2:4], patch)[..., :d, :h, :w]
