@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["BATCH", "HELD_OUT", "MIX", "ROWS", "Row"]
+__all__ = ["BATCH", "CONTEXT", "HELD_OUT", "MIX", "ROWS", "Row"]
 
 MIX = ("cfd1d", "dr2d", "swe2d", "ns2d", "mhd3d", "cfd3d")
 HELD_OUT = ("dr1d", "burgers1d", "gs2d", "ns3d")
 BATCH = {"cfd1d": 16, "dr2d": 4, "swe2d": 4, "ns2d": 4, "mhd3d": 1, "cfd3d": 1,
          "dr1d": 16, "burgers1d": 16, "gs2d": 4, "ns3d": 1}  # fmt: skip
 """Windows per batch."""
+CONTEXT = 8
+"""Most frames that a row sees: rollouts that are cut short are no longer than trajectories allow after so many."""
 
 
 class Row(NamedTuple):
@@ -44,7 +46,9 @@ _CHANGED = {
     "push_2_frames_2": ("+model.token_frames=2", "objective.pushforward=2"),
     "depth_0": ("model.depth=0",),
     "regression_null": ("model.local.regression=null",),
-    "detail_4_courant_2": ("model.local.stability.detail=4", "model.local.stability.courant=2"),
+    "detail_3_courant_1.5": ("model.local.stability.detail=3", "model.local.stability.courant=1.5"),
+    "detail_6_courant_3": ("model.local.stability.detail=6", "model.local.stability.courant=3"),
+    "detail_5_courant_2.5": ("model.local.stability.detail=5", "model.local.stability.courant=2.5"),
     "damping_0": ("model.local.stability.damping=0.0",),
     "damping_0.03": ("model.local.stability.damping=0.03",),
     "pushforward_2": ("objective.pushforward=2",),

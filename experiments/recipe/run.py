@@ -20,9 +20,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
+from data_adapters.suite.systems import find_system
 from experiments.in_process import command
 from experiments.recipe import figure, judge, table
-from experiments.recipe.rows import BATCH, HELD_OUT, MIX, ROWS, Row
+from experiments.recipe.rows import BATCH, CONTEXT, HELD_OUT, MIX, ROWS, Row
 from morph import evaluate, train
 from morph.checkpoint import read_checkpoint
 from morph.provenance import write_whole
@@ -36,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "steps": 1500,  # of the mix; those of a row with a model for each system are shared by its models
     "split": "test",  # valid while choosing between rows
     "windows": 64,  # of each system, one step ahead
+    "rollout": None,  # frames of the longest rollouts that are judged; None: to the end of each trajectory
     "level": "small",
     "data_dir": "data",
     "extra": [],  # further options of training, for all rows
@@ -117,7 +119,7 @@ def one(name: str, row: Row, seed: int, options: Mapping[str, Any], out: Path) -
             command(evaluate.main, [
                 f"checkpoint={checkpoint}", f"data=[{system}]", f"split={options['split']}", "keep=0", "figures=false",
                 f"one_step_windows={options['windows']}", f"batch_size={BATCH[system]}", "device=cpu",
-                f"run_dir={folder / 'evaluation'}",
+                f"run_dir={folder / 'evaluation'}", *_length(system, options),
             ])  # fmt: skip
             judge.keep(folder / "evaluation", kept, [system])
             milliseconds[system] = _milliseconds(folder / "evaluation", system)
@@ -129,6 +131,11 @@ def one(name: str, row: Row, seed: int, options: Mapping[str, Any], out: Path) -
         **judge.numbers(kept), "train_seconds": seconds, "judge_seconds": judged, "parameters": parameters,
         "inference_ms": milliseconds,
     }  # fmt: skip
+
+
+def _length(system: str, options: Mapping[str, Any]) -> list[str]:
+    frames = find_system(system).levels[options["level"]].num_frames - CONTEXT
+    return [] if options["rollout"] is None else [f"steps={min(options['rollout'], frames)}"]
 
 
 def _milliseconds(folder: Path, system: str) -> float | None:
