@@ -107,7 +107,13 @@ def _model(size: str) -> Callable[[int], Morph]:
         config = compose(f"model/{size}").model
     except HydraException as error:
         raise ValueError(f"sizes: conf/model has no {size!r}") from error
-    overrides = {"normalisation": "none", "predict": "frame", "base": "persistence", "local": None}
+    overrides = {
+        "normalisation": "none",
+        "predict": "frame",
+        "base": "persistence",
+        "local": None,
+        "token_frames": None,
+    }
     return lambda context: instantiate(
         OmegaConf.merge(config, overrides, {"capacity": {"max_context": context}}), _convert_="object"
     )

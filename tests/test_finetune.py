@@ -22,7 +22,14 @@ from tests.conftest import ROOT
 from tests.interruption import last_scores, power_cut
 from tests.test_forecaster import data, trainer
 
-TINY = ("model=nano", "model.dim=32", "model.depth=2", "model.capacity.max_patches=32")
+TINY = (
+    "model=nano",
+    "model.local=null",
+    "model.token_frames=null",
+    "model.dim=32",
+    "model.depth=2",
+    "model.capacity.max_patches=32",
+)
 QUICK = ("mixture.steps_per_epoch=4", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu")
 SECOND_STAGE = "+experiment=pretrain_ar"
 

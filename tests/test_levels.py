@@ -18,7 +18,15 @@ from morph.finetune import PARTS
 from morph.model.morph import Morph
 from tests.interruption import last_scores, power_cut
 
-TINY = ("model=nano", "model.dim=32", "model.depth=2", "model.capacity.max_patches=32", "model.field_heads=8")
+TINY = (
+    "model=nano",
+    "model.local=null",
+    "model.token_frames=null",
+    "model.dim=32",
+    "model.depth=2",
+    "model.capacity.max_patches=32",
+    "model.field_heads=8",
+)
 QUICK = ("mixture.steps_per_epoch=3", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu")
 TUNE = ("morph.train", "+experiment=lora_finetune", "checkpoint=base", "data=fast.yaml", *QUICK)
 LEVELS = {

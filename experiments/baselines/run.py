@@ -42,7 +42,7 @@ DEFAULTS: dict[str, Any] = {
     "steps": 100,  # of training, for each system
     "seconds": None,  # the other budget, for each system; None: what nano takes for these steps
     "lr": {"fno": 1e-3, "unet": 1e-3, "nano": 1e-3},
-    "options": {"fno": [], "unet": [], "nano": []},  # further ones of training, such as options.nano=[model.depth=2]
+    "options": {"fno": [], "unet": [], "nano": ["model.local=null"]},  # further ones of training; null: as was measured
     "rate_systems": ["burgers1d", "gs2d", "ns3d"],  # of the sweep of learning rates
     "shard": None,  # 0/2 and 1/2: two processes share the runs of part=study or part=rates
     "threads": 1,
