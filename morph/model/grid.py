@@ -13,7 +13,7 @@ from torch import Tensor
 
 from morph.layout import Boundary
 
-__all__ = ["Spectrum", "axes_of", "derivatives", "extend"]
+__all__ = ["Spectrum", "axes_of", "derivatives", "extend", "second_derivative"]
 
 Points = Float[Tensor, "B N D H W"]
 """Values at points of space; N are components, or channels of any kind."""
@@ -45,6 +45,12 @@ def derivatives(x: Points, axis: int, boundary: Boundary) -> tuple[Points, Point
     before2, before, after, after2 = (wide.narrow(axis, at, size) for at in (0, 1, 3, 4))
     first = torch.sub(after, before).mul(8 / 12).sub(torch.sub(after2, before2), alpha=1 / 12)
     return first, torch.add(after, before).sub(x, alpha=2)
+
+
+def second_derivative(x: Points, axis: int, boundary: Boundary) -> Points:
+    """The second one of `derivatives`."""
+    wide = extend(x, axis, 1, boundary)
+    return torch.add(wide.narrow(axis, 2, x.shape[axis]), wide.narrow(axis, 0, x.shape[axis])).sub(x, alpha=2)
 
 
 class Spectrum:

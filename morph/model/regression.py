@@ -15,12 +15,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from morph.layout import Boundary
-from morph.model.grid import Points, Spectrum, axes_of, derivatives
+from morph.model.grid import Points, Spectrum, axes_of, derivatives, second_derivative
 
 __all__ = ["Observed", "Regression"]
 
 _KINDS = 8  # value, increment, change of the increment, gradient along D, H and W, Laplacian, that of the increment
 _MOST_POINTS = 2048  # of one frame, on which the fit is made
+_ENOUGH_POINTS = 4096  # of a frame that is compared with the next one, beside which no other one is
 _SMALL = 1e-6
 _PER_SOURCE = 4  # products whose sum is the source of a potential
 _LEAST_MISSED = 0.01  # of an increment
@@ -64,7 +65,8 @@ class Regression(nn.Module):
     Args:
         max_fields, max_components: Of the model.
         linear, products, potentials: How many terms of each kind.
-        frames: Pairs of neighbouring frames that are fitted, as far as the context has them.
+        frames: Pairs of neighbouring frames that are fitted, as far as the context has them; of grids with thousands
+            of points the last one alone.
         ridge: Least weight of the learned law; it can learn to be larger.
     """
 
@@ -112,7 +114,8 @@ class Regression(nn.Module):
         law = law[:, : terms.shape[1]].expand(batch, -1, -1)
         forecast = torch.bmm(law, terms)
         missed = torch.ones_like(frames[:, -1, :, :1, :1, :1])
-        times = range(steps - 2, max(0, steps - 2 - self.frames), -1)
+        pairs_wanted = min(self.frames, -(-_ENOUGH_POINTS // terms.shape[-1]))
+        times = range(steps - 2, max(0, steps - 2 - pairs_wanted), -1)
         if times:
             stride = max(1, terms.shape[-1] // _MOST_POINTS)
             stride += 1 - stride % 2  # not a divisor of the lines of a grid, which are mostly even
@@ -164,7 +167,7 @@ class Regression(nn.Module):
             first, second = derivatives(state, axis, seen.boundary[axis - 2])
             gradient.append(first)
             laplacian = laplacian + second
-            of_latest = of_latest + derivatives(latest, axis, seen.boundary[axis - 2])[1]
+            of_latest = of_latest + second_derivative(latest, axis, seen.boundary[axis - 2])
         return [state, latest, change, *gradient, laplacian, of_latest]
 
     def _terms(
