@@ -2,8 +2,8 @@
 
     python experiments/recipe/bounded.py checkpoint=runs/a out=runs/bounded
 
-Writes bounded.json: of each system the number of rollouts, and the largest root mean square of a field about its mean,
-over all components, steps and trajectories, relative to the largest one in the context of its trajectory.
+Writes bounded.json: of each system the number of rollouts, and the largest standard deviation over space, of any
+component, step and trajectory, relative to that of the first forecast frame.
 """
 
 import json
@@ -68,7 +68,7 @@ def growth(forecast: xr.Dataset) -> dict[str, float]:
         if "time" not in values.dims:
             continue
         space = [dim for dim in values.dims if dim not in ("time", "trajectory", "run")]
-        deviation = values.astype(np.float64).std(space)
+        deviation = values.astype(np.float64).std(space, skipna=False)
         relative = deviation / deviation.isel(time=0)
         largest = max(largest, float(np.nan_to_num(relative.max(skipna=False), nan=np.inf)))
     return {"rollouts": int(forecast.sizes.get("trajectory", 1)), "largest": largest}

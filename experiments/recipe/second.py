@@ -55,7 +55,8 @@ def main() -> None:
             unfinished.rename(path)
         about = {
             "_target_": "data_adapters.labelled.XarrayAdapter",
-            "path": str(path.absolute()),
+            "files": str(path.absolute()),
+            "sample": "run",
             "name": name,
             "boundary": boundary,
             "batch_size": 4,
