@@ -31,7 +31,7 @@ class Stability(nn.Module):
     """
 
     def __init__(
-        self, *, detail: float = 5.0, courant: float = 2.5, damping: float = 0.1, growth: float = 1.05
+        self, *, detail: float = 4.0, courant: float = 2.0, damping: float = 0.1, growth: float = 1.0
     ) -> None:
         super().__init__()
         if min(detail, courant) <= 0 or not 0 <= damping <= 1 or growth < 1:
