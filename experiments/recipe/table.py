@@ -12,7 +12,7 @@ from experiments.recipe.rows import HELD_OUT, MIX, ROWS
 from morph.metrics.aggregate import bootstrap_means, geometric_mean, interval
 from morph.provenance import write_whole
 
-__all__ = ["line", "read", "write"]
+__all__ = ["line", "read", "short", "write"]
 
 _COLUMNS = ("mix_1", "mix_1_naive", "mix_10", "mix_10_naive", "mix_full", "heldout_1", "heldout_1_naive", "heldout_10",
             "heldout_10_naive", "heldout_full")  # fmt: skip
@@ -30,7 +30,7 @@ def read(out: Path) -> list[dict[str, Any]]:
 
 def line(found: Mapping[str, Any]) -> str:
     """A row and seed in a line."""
-    numbers = "  ".join(f"{name} {_short(found[name])}" for name in _COLUMNS)
+    numbers = "  ".join(f"{name} {short(found[name])}" for name in _COLUMNS)
     return f"{found['row']} seed {found['seed']}: {numbers}  {found['train_seconds']:.0f} s"
 
 
@@ -67,7 +67,7 @@ def _row(name: str, found: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
             cells.append("")
             continue
         low, high = _interval(column, mine, out)
-        cells.append(f"{_short(float(geometric_mean(np.array(values))))} ({_short(low)} to {_short(high)})")
+        cells.append(f"{short(float(geometric_mean(np.array(values))))} ({short(low)} to {short(high)})")
     return [*cells, f"{np.mean([each['train_seconds'] for each in mine]):.0f}"]
 
 
@@ -107,7 +107,7 @@ def _of_systems(name: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         lost = sum(each[system]["unstable"] for each in mine)
         mark = f" [{lost}/{sum(each[system]['trajectories'] for each in mine)} lost]" if lost else ""
-        cells.append(" / ".join(_short(ratio) for ratio in ratios) + mark)
+        cells.append(" / ".join(short(ratio) for ratio in ratios) + mark)
     return cells
 
 
@@ -115,7 +115,8 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
-def _short(value: float | None) -> str:
+def short(value: float | None) -> str:
+    """Three digits; a dash where there is none."""
     if value is None or not np.isfinite(value):
         return "-" if value is None else "inf"
     return f"{value:.3f}".removeprefix("0") if value < 1 else f"{value:.3g}"
