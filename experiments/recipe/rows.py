@@ -48,6 +48,7 @@ _CHANGED = {
     "detail_3_courant_1.5": ("model.local.stability.detail=3", "model.local.stability.courant=1.5"),
     "detail_6_courant_3": ("model.local.stability.detail=6", "model.local.stability.courant=3"),
     "detail_5_courant_2.5": ("model.local.stability.detail=5", "model.local.stability.courant=2.5"),
+    "slack_0": ("model.local.stability.slack=0.0",),
     "growth_1.05": ("model.local.stability.growth=1.05",),
     "damping_0": ("model.local.stability.damping=0.0",),
     "damping_0.03": ("model.local.stability.damping=0.03",),

@@ -52,7 +52,9 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         lines += ["", f"One option away from: {base}", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         for row in mine:
             numbers = [short(float(row[name])) for name in FIELDS[3:-1]]
-            lines.append(f"| {' | '.join([row['row'], str(row['steps']), *numbers, f'{float(row[FIELDS[-1]]):.0f}'])} |")
+            lines.append(
+                f"| {' | '.join([row['row'], str(row['steps']), *numbers, f'{float(row[FIELDS[-1]]):.0f}'])} |"
+            )
     return "\n".join(lines).lstrip() + "\n"
 
 

@@ -24,22 +24,31 @@ class Stability(nn.Module):
     by which the latest frame u moved.  What H does not pass fades from the state by the share `damping` per step.
     The root mean square of an increment is at most `growth` times the largest one in the context.
 
+    In training, wavenumbers and growth have some slack, so that the gradient reaches what is at the edge: `detail` and
+    `courant` are larger by the share `slack`, `growth` by a fifth of that.
+
     All are taken per component.  Fields with shocks or noise have a large k_rms, so that H passes all of them.
 
     Args:
-        detail, courant, damping, growth: See above.
+        detail, courant, damping, growth, slack: See above.
     """
 
     def __init__(
-        self, *, detail: float = 4.0, courant: float = 2.0, damping: float = 0.1, growth: float = 1.0
+        self,
+        *,
+        detail: float = 4.0,
+        courant: float = 2.0,
+        damping: float = 0.1,
+        growth: float = 1.0,
+        slack: float = 0.25,
     ) -> None:
         super().__init__()
-        if min(detail, courant) <= 0 or not 0 <= damping <= 1 or growth < 1:
+        if min(detail, courant) <= 0 or not 0 <= damping <= 1 or growth < 1 or slack < 0:
             raise ValueError(
-                "local.stability: expected detail and courant above 0, damping from 0 to 1 and growth of at least 1, "
-                f"found {detail}, {courant}, {damping} and {growth}"
+                "local.stability: expected detail and courant above 0, damping from 0 to 1, growth of at least 1 and slack "
+                f"of 0 or more, found {detail}, {courant}, {damping}, {growth} and {slack}"
             )
-        self.detail, self.courant, self.damping, self.growth = detail, courant, damping, growth
+        self.detail, self.courant, self.damping, self.growth, self.slack = detail, courant, damping, growth, slack
 
     def forward(self, increment: Points, seen: Observed, speed: Float[Tensor, "B N"]) -> Points:
         """The increment, in units of the increment scale, made stable.
@@ -58,7 +67,8 @@ class Stability(nn.Module):
         fading = seen.frames[:, -1] * (self.damping * speed[..., None, None, None])
         increment = spectrum.inverse(spectrum.forward(increment + fading) * passed) - fading
         with torch.no_grad():
-            most = self.growth * seen.increments.square().mean((3, 4, 5), keepdim=True).sqrt().amax(1)
+            growth = self.growth * (1 + self.slack / 5 * self.training)
+            most = growth * seen.increments.square().mean((3, 4, 5), keepdim=True).sqrt().amax(1)
             share = most / (increment.square().mean((2, 3, 4), keepdim=True).sqrt() + _SMALL)
         return increment * share.clamp(max=1)
 
@@ -70,6 +80,9 @@ class Stability(nn.Module):
             boundary = seen.boundary[axis - 2]
             steep = steep + derivatives(state, axis, boundary)[0].square().mean(space, keepdim=True)
             steep_latest = steep_latest + derivatives(latest, axis, boundary)[0].square().mean(space, keepdim=True)
-        of_detail = latest.var(space, unbiased=False, keepdim=True) / (steep_latest + _SMALL) / self.detail**2
-        of_speed = latest.square().mean(space, keepdim=True) / (steep + _SMALL) / self.courant**2
+        loose = 1 + self.slack * self.training
+        of_detail = (
+            latest.var(space, unbiased=False, keepdim=True) / (steep_latest + _SMALL) / (self.detail * loose) ** 2
+        )
+        of_speed = latest.square().mean(space, keepdim=True) / (steep + _SMALL) / (self.courant * loose) ** 2
         return torch.exp(-(spectrum.squares * (of_detail + of_speed).clamp(max=1e6)).square())
