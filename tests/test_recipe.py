@@ -93,7 +93,10 @@ def test_wrong_options_are_named(monkeypatch: pytest.MonkeyPatch, arguments: lis
 def test_the_command_trains_judges_and_writes_the_table(
     suite_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = "extra=[model.dim=32,model.depth=1,model.heads=4,model.mlp_dim=64,model.field_heads=8,trainer.log_every_n_steps=1]"
+    small = (
+        "extra=[model.dim=32,model.depth=1,model.heads=4,model.mlp_dim=64,model.field_heads=8,"
+        "trainer.log_every_n_steps=1]"
+    )
     arguments = [
         "rows=[published,default]", "seeds=[0]", f"out={tmp_path}", "steps=2", "windows=2", "level=tiny",
         f"data_dir={suite_root}", "rollout=3", small,

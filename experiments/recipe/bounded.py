@@ -49,7 +49,8 @@ def main() -> None:
         path = out / f"{system}.nc"
         path.unlink(missing_ok=True)
         command(predict.main, [
-            f"checkpoint={options.checkpoint}", f"input={system}", f"steps={options.steps}", "start=3", f"output={path}",
+            f"checkpoint={options.checkpoint}", f"input={system}", f"steps={options.steps}", "start=3",
+            f"output={path}",
             f"trajectories=[{','.join(map(str, range(options.trajectories)))}]", f"level={options.level}",
             f"data_dir={options.data_dir}", "device=cpu",
         ])  # fmt: skip

@@ -40,7 +40,8 @@ def write(out: Path) -> None:
     write_whole(out / "table.json", json.dumps(found, indent=1) + "\n")
     lines = [
         "VRMSE over persistence's, and (naive) over that of the better of persistence and linear extrapolation:",
-        "geometric mean over systems and seeds.  Below it, its 95 % interval: trajectories and seeds are drawn with replacement.",
+        "geometric mean over systems and seeds.  In brackets its 95 % interval: trajectories and seeds are drawn with",
+        "replacement.",
         "",
     ]
     head = ["recipe", *(name.replace("_", " ").replace("heldout", "held-out") for name in _COLUMNS), "training s"]

@@ -45,8 +45,8 @@ class Stability(nn.Module):
         super().__init__()
         if min(detail, courant) <= 0 or not 0 <= damping <= 1 or growth < 1 or slack < 0:
             raise ValueError(
-                "local.stability: expected detail and courant above 0, damping from 0 to 1, growth of at least 1 and slack "
-                f"of 0 or more, found {detail}, {courant}, {damping}, {growth} and {slack}"
+                "local.stability: expected detail and courant above 0, damping from 0 to 1, growth of at least 1 and "
+                f"slack of 0 or more, found {detail}, {courant}, {damping}, {growth} and {slack}"
             )
         self.detail, self.courant, self.damping, self.growth, self.slack = detail, courant, damping, growth, slack
 
