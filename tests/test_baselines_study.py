@@ -187,7 +187,8 @@ def test_a_small_study(
     monkeypatch.chdir(tmp_path)
     study = [
         "run", "out=study", "level=tiny", f"data_dir={suite_root}", "systems=[dr1d,burgers1d]", "rate_systems=[dr1d]",
-        "models=[nano,mix]", "seeds=[0]", "steps=2", "repeats=1", "options.nano=[model.dim=32,model.depth=1]",
+        "models=[nano,mix]", "seeds=[0]", "steps=2", "repeats=1",
+        "options.nano=[model.local=null,model.dim=32,model.depth=1]",
     ]  # fmt: skip
 
     def call(*options: str) -> str:
@@ -234,7 +235,7 @@ def test_windows_of_an_evaluation_and_rates_that_are_learned_with(
     monkeypatch.chdir(tmp_path)
     study = [
         "run", "level=tiny", f"data_dir={suite_root}", "out=study", "systems=[dr1d]", "rate_systems=[dr1d]", "steps=3",
-        "models=[fno,unet]", "repeats=1", "options.nano=[model.dim=32,model.depth=1]",
+        "models=[fno,unet]", "repeats=1", "options.nano=[model.local=null,model.dim=32,model.depth=1]",
         "options.unet=[model.width.in_1d=8]", "options.fno=[model.width.in_1d=8,model.modes.in_1d=4,model.depth=1]",
     ]  # fmt: skip
     kept: list[xr.Dataset] = []
