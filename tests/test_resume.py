@@ -21,6 +21,7 @@ from tests.made_up_runs import STEPS, data, files, fit, forecaster
 
 OPTIONS: dict[str, Any] = {
     "ema": None,
+    "objective": {"loss": "squared", "pushforward": 0},
     "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
     "schedule": {"warmup_fraction": 0.05},
     "weight_decay": 0.01,
@@ -59,6 +60,7 @@ def opened(**options: Any) -> Any:
         ({"schedule": None}, "schedule.warmup_fraction=0.05, now None"),
         ({"weight_decay": 0.9}, "weight_decay=0.01, now 0.9"),
         ({"ema": 0.9}, "ema=None, now 0.9"),
+        ({"objective": {"loss": "cauchy", "pushforward": 0}}, "objective.loss=squared, now cauchy"),
         ({"trainer": {"gradient_clip_val": None}}, "trainer.gradient_clip_val=1.0, now None"),
     ],
 )
