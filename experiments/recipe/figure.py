@@ -26,21 +26,22 @@ def write(out: Path, rows: Sequence[str] = tuple(_STYLE)) -> None:
     figure = Figure(figsize=(16, 6.4), layout="constrained")
     axes = figure.subplots(2, 5).flatten()
     for axis, system in zip(axes, (*MIX, *HELD_OUT), strict=True):
-        naive_drawn = False
+        shown = None
         for row in rows:
             stored = [judge.errors(path, system) for path in sorted((out / "rows").glob(f"{row}-*.nc"))]
             kept = [each for each in stored if each is not None]
             if not kept:
                 continue
-            steps = np.arange(1, kept[0].sizes["lead_time"] + 1)
-            if not naive_drawn:
-                for name, line in _NAIVE.items():
-                    median = kept[0].rollout.sel(forecast=name).median("trajectory")
-                    axis.plot(steps, median, line, color="black", linewidth=1.2, label=name)
-                naive_drawn = True
+            # Of the row that sees most frames: one frame cannot be extrapolated.
+            shown = kept[0] if shown is None or kept[0].sizes["lead_time"] < shown.sizes["lead_time"] else shown
             errors = np.concatenate([each.rollout.sel(forecast="model").transpose("trajectory", ...) for each in kept])
-            errors = np.nan_to_num(errors, nan=np.inf)
-            axis.plot(steps, np.median(errors, 0), color=_STYLE.get(row), linewidth=1.8, label=ROWS[row].title)
+            median = np.median(np.nan_to_num(errors, nan=np.inf), 0)
+            axis.plot(
+                np.arange(1, len(median) + 1), median, color=_STYLE.get(row), linewidth=1.8, label=ROWS[row].title
+            )
+        for name, line in _NAIVE.items() if shown is not None else ():
+            median = shown.rollout.sel(forecast=name).median("trajectory")
+            axis.plot(np.arange(1, len(median) + 1), median, line, color="black", linewidth=1.2, label=name)
         axis.set_yscale("log")
         axis.set_ylim(top=min(_HIGHEST, axis.get_ylim()[1]))
         axis.set_title(system + ("" if system in MIX else " (held out)"), fontsize=11)
