@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.recipe import bounded, figure, judge, run, table
+from experiments.recipe import bounded, figure, judge, run, screen, table
 from experiments.recipe.rows import HELD_OUT, MIX, ROWS
 from tests.conftest import ROOT
 
@@ -116,6 +116,19 @@ def test_the_command_trains_judges_and_writes_the_table(
     before = (tmp_path / "rows" / "default-0.json").stat().st_mtime_ns
     run.main()  # nothing is done twice
     assert (tmp_path / "rows" / "default-0.json").stat().st_mtime_ns == before
+
+
+def test_a_screened_row_replaces_that_of_its_name_and_base() -> None:
+    found = {name: 0.5 for name in screen.FIELDS[1:]} | {"row": "default", "steps": 250, "train_seconds": 10.0}
+    rows = screen.add([], "first", [found, {**found, "row": "other"}])
+    rows = screen.add(rows, "second", [{**found, "mix_1": 0.25}])
+    rows = screen.add(rows, "first", [{**found, "mix_1": 0.125}])
+    assert [(row["base"], row["row"], row["mix_1"]) for row in rows] == [
+        ("first", "default", 0.125), ("first", "other", 0.5), ("second", "default", 0.25),
+    ]  # fmt: skip
+    text = screen.markdown(rows)
+    assert text.count("One option away from:") == 2
+    assert "| default | 250 | .125 | .500 |" in text
 
 
 def test_rows_name_options_that_exist() -> None:
