@@ -119,7 +119,7 @@ def test_the_command_trains_judges_and_writes_the_table(
 
 
 def test_a_screened_row_replaces_that_of_its_name_and_base() -> None:
-    found = {name: 0.5 for name in screen.FIELDS[1:]} | {"row": "default", "steps": 250, "train_seconds": 10.0}
+    found = dict.fromkeys(screen.FIELDS[1:], 0.5) | {"row": "default", "steps": 250, "train_seconds": 10.0}
     rows = screen.add([], "first", [found, {**found, "row": "other"}])
     rows = screen.add(rows, "second", [{**found, "mix_1": 0.25}])
     rows = screen.add(rows, "first", [{**found, "mix_1": 0.125}])
