@@ -55,7 +55,8 @@ class Windows:
         if self.per_trajectory < 1:
             raise ValueError(
                 f"data set {self.name!r}: its trajectories have {spec.num_steps} frames, a window of {context} context "
-                f"and {target} target frames needs {context + target}; lower window.context or window.target"
+                f"and {target} target frames needs {context + target}; lower window.context, "
+                "window.target or objective.pushforward"
             )
         mask = spec.component_mask
         self.conditions = Conditions(torch.from_numpy(mask), spec.boundary, adapter.statistics, bool(mask.all()))
