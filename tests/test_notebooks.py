@@ -87,8 +87,8 @@ def test_a_file_of_ones_own_goes_all_the_way_to_a_forecast(demo: Path, tmp_path:
     errors = np.array(list(found["vrmse"].values()))
     assert np.isfinite(errors).all()
     assert (errors > 0).all()
-    # After two steps both models are still near the naive forecast that they start from, and the others are none.
-    assert found["vrmse"]["fine-tuned"][0] == pytest.approx(found["vrmse"]["persistence"][0], rel=0.2)
+    # Two steps have taught little, but the law of the dye's motion is in the frames that the models see.
+    assert found["vrmse"]["fine-tuned"][0] < 0.5 * found["vrmse"]["persistence"][0]
     assert found["vrmse"]["extrapolation"][-1] > 2 * found["vrmse"]["persistence"][-1]
 
 
