@@ -74,14 +74,16 @@ def _folder_name(checkpoint: Path) -> str:
     return run_of(path).name if path.is_dir() or path.parent.name == "checkpoints" else path.stem
 
 
-def read_compared(paths: Mapping[str, Path], context: int, asked: bool, base: str | None = None) -> dict[str, Compared]:
+def read_compared(
+    paths: Mapping[str, Path], start: int, asked: int | None, base: str | None = None
+) -> dict[str, Compared]:
     """The checkpoints, each with its own normalisation, and with the frames that it was trained to see.
 
     Args:
         paths: By name, see `named`.
-        context: Frames before the first that is forecast.
+        start: Frames before the first that is forecast.
+        asked: Somebody asked for that many of context: all see them, or the last of them where they take fewer.
         base: Of adapters' folders, see `read_checkpoint`.
-        asked: Somebody asked for that many: all see them, or the last of them where they take fewer.
 
     Raises:
         ValueError: One cannot be read, or wants more frames than there are; names it.
@@ -93,11 +95,11 @@ def read_compared(paths: Mapping[str, Path], context: int, asked: bool, base: st
             model = checkpoint.build()
         except ValueError as error:
             raise ValueError(f"compare {name}: {str(error).removeprefix('checkpoint: ')}") from error
-        wanted = min(context, model.capacity.max_context) if asked else checkpoint.trained_on.context
-        if wanted > context:
+        wanted = checkpoint.trained_on.context if asked is None else min(asked, model.capacity.max_context)
+        if wanted > start:
             raise ValueError(
-                f"compare {name}: it sees {wanted} frames, and rollouts start after the {context} that the model of "
-                f"checkpoint= sees; give context={context} for as many to each, or swap the two: checkpoint={path}"
+                f"compare {name}: it sees {wanted} frames, and rollouts start after {start}; give start={wanted}, or "
+                f"context={start} for as many to each"
             )
         found[name] = Compared(path, checkpoint, model, wanted)
     return found

@@ -52,7 +52,8 @@ def main(config: DictConfig) -> None:
     checkpoint = checkpoint.normalised(config.normalisation)
     model = checkpoint.build()
     context = _context(config.context, checkpoint.trained_on.context, model)
-    compared = read_compared(paths, context, asked=config.context is not None, base=config.base)
+    start = _start(config.start, context)
+    compared = read_compared(paths, start, config.context, base=config.base)
     models = {"model": model, **{name: one.model for name, one in compared.items()}}
     if ensemble is not None and ensemble.dropout:
         _check_dropout(models)
@@ -75,7 +76,7 @@ def main(config: DictConfig) -> None:
         for name, dataset in datasets.items()
     }
     for name, adapter in adapters.items():
-        check_lengths(adapter, context, config.steps, config.one_step_windows, batch_sizes[name])
+        check_lengths(adapter, start, config.steps, config.one_step_windows, batch_sizes[name])
     effective = {
         **options,
         "normalisation": checkpoint.config["normalisation"],
@@ -83,24 +84,24 @@ def main(config: DictConfig) -> None:
         "checkpoint": str(path),
         "compare": {name: str(path) for name, path in paths.items()} or None,
         "context": context,
+        "start": start,
         "run_dir": str(folder),
     }
     record(folder, DictConfig(plain | effective), "evaluate")
 
     console = PlainConsole(markup=True, highlight=True)
     _tell_training(checkpoint, context, compared)
-    contexts = {name: one.context for name, one in compared.items()}
+    sees = {"model": context, **{name: one.context for name, one in compared.items()}}
     device = choose_device(config.device)
     models = {name: model.to(device) for name, model in models.items()}
     checkpoints = {"model": checkpoint, **{name: one.checkpoint for name, one in compared.items()}}
-    sees = {"model": context, **contexts}
     cost = {
         name: costs(
             checkpoints, models, adapter, replace(adapter.spec, name=name), sees, batch_sizes[name], str(device)
         )
         for name, adapter in adapters.items()
     }
-    scores = _judge(models, context, contexts, adapters, batch_sizes, ensemble, config, console)
+    scores = _judge(models, start, sees, adapters, batch_sizes, ensemble, config, console)
     summaries = {
         name: {
             **summarise(of_dataset.metrics),
@@ -161,6 +162,17 @@ def _context(wanted: Any, trained: int, model: Surrogate) -> int:
     return wanted
 
 
+def _start(wanted: Any, context: int) -> int:
+    """Frames before the first that is forecast."""
+    if wanted is None:
+        return context
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < context:
+        raise ValueError(
+            f"start: expected at least the {context} frame{'s' * (context > 1)} that the model sees, found {wanted!r}"
+        )
+    return wanted
+
+
 def _ensemble(config: DictConfig) -> Ensemble | None:
     if config.members != 1:
         return Ensemble(config.members, config.perturbation, config.dropout, 0 if config.seed is None else config.seed)
@@ -192,8 +204,8 @@ def _tell_training(checkpoint: Checkpoint, context: int, compared: dict[str, Com
 
 def _judge(
     models: dict[str, Surrogate],
-    context: int,
-    contexts: dict[str, int],
+    start: int,
+    sees: dict[str, int],
     adapters: dict[str, DatasetAdapter],
     batch_sizes: dict[str, int],
     ensemble: Ensemble | None,
@@ -207,7 +219,7 @@ def _judge(
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True) as progress:
         for name, adapter in adapters.items():
             task = progress.add_task(
-                escape(name), total=work(adapter, context, config.steps, config.one_step_windows, members)
+                escape(name), total=work(adapter, start, config.steps, config.one_step_windows, members)
             )
             spec = replace(adapter.spec, name=name)
             others = {other: with_own_scales(model, spec) for other, model in others_of.items()}
@@ -215,8 +227,8 @@ def _judge(
             scores[name] = score(
                 forecasts,
                 adapter,
-                context=context,
-                contexts=contexts,
+                context=start,
+                contexts=sees,
                 batch_size=batch_sizes[name],
                 steps=config.steps,
                 one_step_windows=config.one_step_windows,

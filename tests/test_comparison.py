@@ -246,6 +246,24 @@ def test_a_context_that_is_asked_for_is_that_of_all(call: Any, runs: Path) -> No
     assert results(runs / "one").frames_seen.sel(forecast="tuned") == 1
 
 
+def test_models_of_few_frames_can_start_where_those_of_many_do(call: Any, runs: Path) -> None:
+    """The errors of a model are the same beside one that sees more frames and, with the same start, by itself."""
+    for where, options in {
+        "beside": ("checkpoint=tuned", "compare=[scratch]"),
+        "alone": ("checkpoint=scratch", "start=2"),
+        "before": ("checkpoint=scratch", "compare=[tuned]", "start=2"),
+    }.items():
+        done = call("morph.evaluate", *options, f"run_dir={where}", "figures=false", cwd=runs)
+        assert done.returncode == 0, done.stderr
+    beside, alone, before = (results(runs / where) for where in ("beside", "alone", "before"))
+    for name in ("rollout", "one_step"):
+        expected = beside[name].sel(forecast=["scratch", "persistence", "extrapolation"]).values
+        assert np.array_equal(alone[name].sel(forecast=["model", "persistence", "extrapolation"]).values, expected)
+        assert np.array_equal(before[name].sel(forecast="tuned").values, beside[name].sel(forecast="model").values)
+    assert alone.frames_seen.sel(forecast="model") == 1
+    assert alone.attrs["context_frames"] == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -257,9 +275,9 @@ def test_a_context_that_is_asked_for_is_that_of_all(call: Any, runs: Path) -> No
         (("compare=[{a:scratch}]",), "expected {name: path} or [path, path], found {'a': 'scratch'} for a path"),
         (
             ("checkpoint=scratch", "compare=[tuned]"),
-            "compare tuned: it sees 2 frames, and rollouts start after the 1 that the model of checkpoint= sees; "
-            "give context=1",
+            "compare tuned: it sees 2 frames, and rollouts start after 1; give start=2, or context=1 for as many",
         ),
+        (("start=1",), "start: expected at least the 2 frames that the model sees, found 1"),
         (("perturbation=0.1",), "perturbation: without effect on a single rollout; give members=16"),
         (("dropout=true", "seed=3"), "dropout, seed: without effect on a single rollout"),
         (("members=0", "perturbation=0.1"), "members: an ensemble has at least 2, found 0"),

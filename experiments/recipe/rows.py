@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["BATCH", "CONTEXT", "HELD_OUT", "MIX", "ROWS", "Row"]
+__all__ = ["BATCH", "CONTEXT", "HELD_OUT", "MIX", "ROWS", "START", "Row"]
 
 MIX = ("cfd1d", "dr2d", "swe2d", "ns2d", "mhd3d", "cfd3d")
 HELD_OUT = ("dr1d", "burgers1d", "gs2d", "ns3d")
 BATCH = {"cfd1d": 8, "dr2d": 3, "swe2d": 3, "ns2d": 3, "mhd3d": 1, "cfd3d": 1,
          "dr1d": 8, "burgers1d": 8, "gs2d": 3, "ns3d": 1}  # fmt: skip
 """Windows per batch."""
+START = 4
+"""Frames before the first that is forecast, also by rows that see fewer."""
 CONTEXT = 8
 """Most frames that a row sees: rollouts that are cut short are no longer than trajectories allow after so many."""
 

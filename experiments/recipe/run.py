@@ -23,7 +23,7 @@ from tqdm import tqdm
 from data_adapters.suite.systems import find_system
 from experiments.in_process import command
 from experiments.recipe import figure, judge, table
-from experiments.recipe.rows import BATCH, CONTEXT, HELD_OUT, MIX, ROWS, Row
+from experiments.recipe.rows import BATCH, CONTEXT, HELD_OUT, MIX, ROWS, START, Row
 from morph import evaluate, train
 from morph.checkpoint import read_checkpoint
 from morph.provenance import write_whole
@@ -114,16 +114,17 @@ def one(name: str, row: Row, seed: int, options: Mapping[str, Any], out: Path) -
         seconds += stored.seconds or 0.0
         parameters.append(sum(value.numel() for value in stored.weights.values()))
         systems = group if row.each else (*MIX, *HELD_OUT)
-        start = time.perf_counter()
+        began = time.perf_counter()
         for system in systems:
             command(evaluate.main, [
                 f"checkpoint={checkpoint}", f"data=[{system}]", f"split={options['split']}", "keep=0", "figures=false",
                 f"one_step_windows={options['windows']}", f"batch_size={BATCH[system]}", "device=cpu",
+                f"start={max(START, stored.trained_on.context)}",
                 f"run_dir={folder / 'evaluation'}", *_length(system, options),
             ])  # fmt: skip
             judge.keep(folder / "evaluation", kept, [system])
             milliseconds[system] = _milliseconds(folder / "evaluation", system)
-        judged += time.perf_counter() - start
+        judged += time.perf_counter() - began
         if not options["keep"]:
             shutil.rmtree(folder)
     return {

@@ -169,7 +169,7 @@ def _facts(of_dataset: Scores) -> list[str]:
         facts.append(f"{len(axes)}-D, {' × '.join(str(first.sizes[axis]) for axis in axes)} points")
     count, steps, context = metrics.sizes["trajectory"], metrics.sizes["lead_time"], metrics.attrs["context_frames"]
     facts.append(f"{count} trajector{'y' if count == 1 else 'ies'} of {steps} steps, dt {_short(metrics.attrs['dt'])}")
-    facts.append(f"{context} frame{'' if context == 1 else 's'} of context")
+    facts.append(f"rollouts start after {context} frame{'' if context == 1 else 's'}")
     units = metrics.unit.values if "unit" in metrics.coords else [""] * metrics.sizes["field"]
     fields = [
         f"{field} [{unit}]" if unit else str(field) for field, unit in zip(metrics.field.values, units, strict=True)
