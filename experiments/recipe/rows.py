@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["BATCH", "CONTEXT", "HELD_OUT", "MIX", "ROWS", "START", "Row"]
+__all__ = ["BATCH", "CONTEXT", "HELD_OUT", "MIX", "ROWS", "Row"]
 
 MIX = ("cfd1d", "dr2d", "swe2d", "ns2d", "mhd3d", "cfd3d")
 HELD_OUT = ("dr1d", "burgers1d", "gs2d", "ns3d")
 BATCH = {"cfd1d": 8, "dr2d": 3, "swe2d": 3, "ns2d": 3, "mhd3d": 1, "cfd3d": 1,
          "dr1d": 8, "burgers1d": 8, "gs2d": 3, "ns3d": 1}  # fmt: skip
 """Windows per batch."""
-START = 4
-"""Frames before the first that is forecast, also by rows that see fewer."""
 CONTEXT = 8
 """Most frames that a row sees: rollouts that are cut short are no longer than trajectories allow after so many."""
 
@@ -64,6 +62,7 @@ _CHANGED = {
     "lr_4em3": ("optimizer.lr=4e-3",),
     "context_2": ("window.context=2", "model.capacity.max_context=2"),
     "context_8": ("window.context=8", "model.capacity.max_context=8"),
+    "context_8_frames_6": ("window.context=8", "model.capacity.max_context=8", "model.local.regression.frames=6"),
     "symmetry": ("objective.symmetry=true",),
     "jitter": ("objective.jitter=true",),
     "noise_0.01": ("objective.noise=0.01",),

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from data_adapters.suite.systems import find_system
 from experiments.in_process import command
 from experiments.recipe import figure, judge, table
-from experiments.recipe.rows import BATCH, CONTEXT, HELD_OUT, MIX, ROWS, START, Row
+from experiments.recipe.rows import BATCH, CONTEXT, HELD_OUT, MIX, ROWS, Row
 from morph import evaluate, train
 from morph.checkpoint import read_checkpoint
 from morph.provenance import write_whole
@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "steps": 1500,  # of the mix; those of a row with a model for each system are shared by its models
     "split": "test",  # valid while choosing between rows
     "windows": 64,  # of each system, one step ahead
+    "start": 4,  # frames before the first that is forecast, also by rows that see fewer
     "rollout": None,  # frames of the longest rollouts that are judged; None: to the end of each trajectory
     "level": "small",
     "data_dir": "data",
@@ -75,7 +76,7 @@ def options_of_command_line() -> dict[str, Any]:
     if not options["rows"] or (unknown := set(options["rows"]) - set(ROWS)):
         found = ", ".join(sorted(map(str, unknown))) if options["rows"] else "none"
         sys.exit(f"error: rows: expected some of {', '.join(ROWS)}, found {found}")
-    for option in ("steps", "windows"):
+    for option in ("steps", "windows", "start"):
         if not isinstance(options[option], int) or options[option] < 1:
             sys.exit(f"error: {option}: expected a positive integer, found {options[option]!r}")
     if not options["seeds"] or not all(isinstance(seed, int) for seed in options["seeds"]):
@@ -119,7 +120,7 @@ def one(name: str, row: Row, seed: int, options: Mapping[str, Any], out: Path) -
             command(evaluate.main, [
                 f"checkpoint={checkpoint}", f"data=[{system}]", f"split={options['split']}", "keep=0", "figures=false",
                 f"one_step_windows={options['windows']}", f"batch_size={BATCH[system]}", "device=cpu",
-                f"start={max(START, stored.trained_on.context)}",
+                f"start={max(options['start'], stored.trained_on.context)}",
                 f"run_dir={folder / 'evaluation'}", *_length(system, options),
             ])  # fmt: skip
             judge.keep(folder / "evaluation", kept, [system])
