@@ -22,18 +22,19 @@ def test_its_commands_and_snippets_run(call: Any, suite_root: Path, tmp_path: Pa
     """The Python snippets on a run named as there, made small."""
     train = run_module(
         "morph.train", "+experiment=demo", "level=tiny", f"data_dir={suite_root}", "mixture.steps_per_epoch=2",
-        "trainer.max_epochs=1", "loader.validation_windows=2", cwd=tmp_path,
+        "trainer.max_epochs=1", "loader.validation_windows=2", "model.dim=32", "model.depth=1", "model.heads=4",
+        "model.mlp_dim=64", "model.field_heads=8", cwd=tmp_path,
     )  # fmt: skip
     assert train.returncode == 0, train.stderr
     commands = [
         line.split("#")[0].split()[2:] for line in README.splitlines() if line.startswith("python -m morph.evaluate")
     ]
-    assert len(commands) == 9
+    assert len(commands) == 10
     (published,) = (command for command in commands if command[1].endswith(".pth"))
     published += [f"data_dir={suite_root}", "level=tiny", "steps=2"]
     (ensemble,) = (command for command in commands if "members=16" in command)
     ensemble += ["data=[cfd1d]", "steps=2"]
-    for other in ("scratch", "ns2d", "fno", "unet"):
+    for other in ("scratch", "ns2d", "fno", "unet", "ar1"):
         copytree(tmp_path / "runs" / "demo", tmp_path / "runs" / other)
     save(tmp_path / "morph-Ti-FM-max_ar1_ep225.pth", published_state(**SIZES["Ti"]))
     for command in [*commands, ["morph.evaluate", "checkpoint=runs/demo", "run_dir=runs/demo"]]:
