@@ -54,7 +54,6 @@ Target = Float[Tensor, "B S F C D H W"]
 State = Float[Tensor, "B F C D H W"]
 Tokens = Float[Tensor, "B T d h w E"]
 
-KNOWN = 28
 Boundary = Literal["periodic", "open", "wall"]
 
 
@@ -288,8 +287,6 @@ class Conditions(NamedTuple):
     statistics: Statistics | None = None
     all_physical: bool = False
     absent: Bool[Tensor, "B F C D H W"] | None = None
-    known: Tensor | None = None
-    moves: tuple | None = None
 
 
 class Batch(NamedTuple):

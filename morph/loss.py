@@ -7,7 +7,7 @@ from torch import Tensor
 from morph.layout import Batch, Target
 from morph.model.grid import derivatives
 from morph.model.surrogate import Surrogate
-from morph.objective import Objective, moving, push_forward, strided, shifted, transformed, with_noise
+from morph.objective import Objective, push_forward, shifted, transformed, with_noise
 from morph.rollout import unroll
 
 __all__ = ["NonFiniteError", "batch_loss", "forecast_loss", "locate"]
@@ -48,10 +48,6 @@ def forecast_loss(
 def batch_loss(model: Surrogate, batch: Batch, objective: Objective = _PLAIN) -> Float[Tensor, ""]:
     """`forecast_loss` of a model that is unrolled on its own forecasts over the S target frames, of which
     `objective.pushforward` are there for the steps before."""
-    if objective.stride > 1:
-        batch = strided(batch, objective.stride, objective.pushforward)
-    if objective.galilean:
-        batch = moving(batch, objective.galilean)
     if objective.jitter:
         batch = shifted(batch)
     if objective.symmetry:

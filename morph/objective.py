@@ -43,8 +43,6 @@ class Objective:
     noise: float = 0.0
     jitter: bool = False
     symmetry: bool = False
-    stride: int = 1
-    galilean: int = 0
 
     @classmethod
     def of_plan(cls, plan: Mapping[str, Any]) -> "Objective":
@@ -73,31 +71,6 @@ def push_forward(model: Surrogate, batch: Batch, most: int) -> Batch:
     context = torch.cat([batch.context, *(state[:, None] for state in states)], 1)[:, steps:]
     valid = None if batch.valid is None else batch.valid[:, steps : steps + length]
     return batch._replace(context=context, target=batch.target[:, steps : steps + length], valid=valid)
-
-
-def strided(batch: Batch, most: int, pushforward: int) -> Batch:
-    """Every n-th frame, n drawn from 1 to `most`; the target is as long as without."""
-    by = int(torch.randint(1, most + 1, ()))
-    context, total = batch.context.shape[1], batch.context.shape[1] + batch.target.shape[1]
-    frames = torch.cat((batch.context, batch.target), 1)[:, ::by]
-    length = total // most - context
-    return batch._replace(context=frames[:, :context], target=frames[:, context : context + length])
-
-
-def moving(batch: Batch, most: int) -> Batch:
-    """Seen from a frame of reference that moves by whole points per frame."""
-    if batch.conditions.moves is None:
-        return batch
-    field, speeds = batch.conditions.moves
-    axes = list(range(-len(speeds), 0))
-    by = [int(torch.randint(-most, most + 1, ())) for _ in axes]
-    frames = torch.cat((batch.context, batch.target), 1)
-    frames = torch.stack([x.roll([n * step for n in by], axes) for step, x in enumerate(frames.unbind(1))], 1)
-    velocity = torch.tensor([n * speed for n, speed in zip(by, speeds, strict=True)])
-    # Components are x, y, z; axes D, H, W are the last of x, y, z in this order.
-    frames[:, :, field, : len(speeds)] += velocity.view(-1, 1, 1, 1)
-    count = batch.context.shape[1]
-    return batch._replace(context=frames[:, :count], target=frames[:, count:])
 
 
 def with_noise(batch: Batch, most: float) -> Batch:

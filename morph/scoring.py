@@ -188,7 +188,7 @@ def _one_step(
             frames, target = batch.context.to(device), batch.target[:, 0].to(device)
             valid = None if batch.valid is None else batch.valid[:, 0].to(device)
             absent = batch.conditions.absent
-            conditions = known._replace(absent=absent, known=batch.conditions.known)
+            conditions = known if absent is None else known._replace(absent=absent.to(device))
             defined = where_defined(target, conditions, valid)
             for forecast in (name for name in forecasts if sees[name] == count):
                 state = forecasts[forecast](frames, conditions)
@@ -228,7 +228,6 @@ def _rollouts(
     diagnoses: dict[str, list[list[Diagnosis]]] = {name: [] for name in ("truth", *forecasts)}
     for first in range(0, len(adapter), batch_size):
         trajectories = range(first, min(first + batch_size, len(adapter)))
-        known = known._replace(known=Windows(adapter, context).known(trajectories))
         truth = true_trajectories(adapter, trajectories, context, steps, known, device)
         std = field_std(truth).cpu()
         mine = max(0, min(keep - first, len(trajectories)))

@@ -89,9 +89,7 @@ def open_data(plain: Mapping[str, Any], batches_per_step: int = 1) -> MixtureDat
         seed=plain["seed"],
         options={**options, "files": own_files(plain["data"])},
         context=plain["window"]["context"],
-        target=(plain["window"]["target"] + plain["objective"]["pushforward"] + plain["window"]["context"])
-        * plain["objective"]["stride"]
-        - plain["window"]["context"],
+        target=plain["window"]["target"] + plain["objective"]["pushforward"],
         **plain["loader"],
         **plain["mixture"],
     )

@@ -60,14 +60,6 @@ class Windows:
             )
         mask = spec.component_mask
         self.conditions = Conditions(torch.from_numpy(mask), spec.boundary, adapter.statistics, bool(mask.all()))
-        spacing = [float(np.diff(adapter.coordinates[axis])[0]) for axis in spec.axes]
-        galilean = spec.name in ("cfd1d", "swe2d", "ns2d", "mhd3d", "cfd3d")
-        velocity = [number for number, field in enumerate(spec.fields) if field.name == "velocity"]
-        moves = (velocity[0], [step / spec.dt for step in spacing]) if galilean else None
-        self.conditions = self.conditions._replace(moves=moves)
-        kinds = [kind == each for kind in spec.boundary for each in ("periodic", "open", "wall")]
-        steps = [0.0] * (3 - len(spacing)) + [float(np.log10(step)) for step in spacing]
-        self._of_all = [1.0, float(np.log10(spec.dt)), *steps, *map(float, kinds)]
         self.memory = memory
         # As the whole data set counts them, so that a fault can be traced to its data.
         self._numbers = adapter.trajectories if isinstance(adapter, Subset) else range(len(adapter))
@@ -126,7 +118,6 @@ class Windows:
         if self.adapter.spec.masked:
             frames, holds_data, absent = fill_absent(frames, self.context, conditions)
             conditions, valid = conditions._replace(absent=absent), holds_data[:, self.context :]
-        conditions = conditions._replace(known=self.known([trajectory for trajectory, _ in places]))
         return Batch(
             frames[:, : self.context],
             frames[:, self.context :],
@@ -140,17 +131,6 @@ class Windows:
         """The batch of the windows at these places, as `Batch.windows` says them."""
         positions = {number: position for position, number in enumerate(self._numbers)}
         return self.batch([positions[number] * self.per_trajectory + start for number, start in places.tolist()])
-
-    def known(self, trajectories: Sequence[int]) -> Tensor:
-        """What is known besides frames."""
-        names = ("viscosity", "diffusivity", "k", "mean_field", "reactivity", "feed", "kill")
-        rows = []
-        for trajectory in trajectories:
-            values = self.adapter.parameters(trajectory)
-            own = [float(values.get(name, 0.0)) for name in names]
-            small = [float(np.log10(max(v, 1e-4))) if v else 0.0 for v in own]
-            rows.append([*self._of_all, *small, *(float(name in values) for name in names)])
-        return torch.tensor(rows, dtype=torch.float32)
 
     def _run(self, frame: int) -> range:
         """Frames that are kept together with this one; itself alone where all cannot be kept."""

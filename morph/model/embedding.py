@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from morph.layout import Context, Tokens
-from morph.model.grid import extend
 from morph.model.folding import Affine, affine, compose, in_full_precision, is_plain
 
 __all__ = ["FieldAttention", "FieldConvolution", "PatchEmbedding", "patch_shape"]
@@ -48,7 +47,6 @@ class FieldConvolution(nn.Module):
         self.max_components = max_components
         self.expand = nn.Conv3d(max_components, _FIRST_FILTERS, 1, bias=False)
         self.stack = nn.ModuleList(nn.Conv3d(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths))
-        self.boundary = None
 
     def forward(self, x: Float[Tensor, "N C D H W"]) -> Float[Tensor, "N filters D H W"]:
         if not is_plain(self):
@@ -69,13 +67,7 @@ class FieldConvolution(nn.Module):
         shape = x.shape[2:]
         x = x.reshape(*x.shape[:2], *(x.shape[axis] for axis in present))
         for number, kernel in enumerate(kernels):
-            x = functional.leaky_relu(x, SLOPE, inplace=True) if number else x
-            if self.boundary is None:
-                x = convolve(x, kernel, padding=1)
-            else:
-                for place, axis in enumerate(present, start=2):
-                    x = extend(x, place, 1, self.boundary[axis - 2])
-                x = convolve(x, kernel)
+            x = convolve(functional.leaky_relu(x, SLOPE, inplace=True) if number else x, kernel, padding=1)
         return x.reshape(*x.shape[:2], *shape)
 
 
@@ -140,12 +132,6 @@ class PatchEmbedding(nn.Module):
         self.features = filters * patch_size**3
         self.projection = nn.Linear(self.features, dim)
         self.field_attention = FieldAttention(dim, field_heads)
-        self.overlap: nn.Linear | None = None
-
-    def change(self, dim: int, trial: dict) -> None:
-        """What is tried."""
-        if trial.get("overlap"):
-            self.overlap = nn.Linear(self.features, dim)
 
     def forward(self, context: Context) -> Tokens:
         size, steps, fields = context.shape[:3]
@@ -153,11 +139,6 @@ class PatchEmbedding(nn.Module):
         pixels = self.convolution(context.flatten(0, 2))
         z, y, w = patch
         x = rearrange(pixels, "(n f) c (d z) (h y) (w x) -> (n d h w) f (c z y x)", f=fields, z=z, y=y, x=w)
-        if self.overlap is not None:  # patches around the upper corner of each
-            axes = [axis for axis in (2, 3, 4) if pixels.shape[axis] > 1]
-            other = pixels.roll([-(patch[axis - 2] // 2) for axis in axes], axes)
-            y2 = rearrange(other, "(n f) c (d z) (h y) (w x) -> (n d h w) f (c z y x)", f=fields, z=z, y=y, x=w)
-            x = torch.cat((x, y2), -1)
         # In place saves the largest tensor of a 3-D model; where nothing had to be moved, others may hold it.
         moved = not torch.compiler.is_compiling() and x.data_ptr() != pixels.data_ptr()
         tokens = self._tokens(functional.leaky_relu(x, SLOPE, inplace=moved))
@@ -166,13 +147,6 @@ class PatchEmbedding(nn.Module):
 
     def _tokens(self, features: Float[Tensor, "N F features"]) -> Float[Tensor, "N E"]:
         count = features.shape[-1]
-        if self.overlap is not None:
-            half = count // 2
-            weight = torch.cat((self.projection.weight[:, :half], self.overlap.weight[:, :half]), 1)
-            project = weight, self.projection.bias
-            if features.shape[:-1].numel() > count and is_plain(self.field_attention):
-                return self.field_attention.of_features(features, project)
-            return self.field_attention(functional.linear(features, *project))
         if not is_plain(self.projection):
             padded = functional.pad(features, (0, self.features - count))
             return self.field_attention(self.projection(padded))

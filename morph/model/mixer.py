@@ -34,48 +34,22 @@ class AxisAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
-        self.rotary = False
-        self.q_scale: nn.Parameter | None = None
 
-    def norm_scores(self, dim: int) -> None:
-        """Queries and keys are normed, per head."""
-        self.q_scale = nn.Parameter(torch.ones(dim // self.heads))
-        self.k_scale = nn.Parameter(torch.ones(dim // self.heads))
-
-    def forward(self, tokens: Tokens, axis: int, last_only: bool = False, periodic: bool = False) -> Kept:
+    def forward(self, tokens: Tokens, axis: int, last_only: bool = False) -> Kept:
         """With `last_only`, only for the last place along the axis, which attends to all of them."""
         if tokens.shape[axis] == 1:  # the softmax over one token is 1
             return self.o(self.v(tokens))
         asking = tokens.narrow(axis, tokens.shape[axis] - 1, 1) if last_only else tokens
-        mixed = self._attend(self.q(asking), self.k(tokens), self.v(tokens), axis, periodic)
+        mixed = self._attend(self.q(asking), self.k(tokens), self.v(tokens), axis)
         return self.o(mixed.reshape(asking.shape))
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, axis: int, periodic: bool = False) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, axis: int) -> Tensor:
         # All axes behind `axis` count as further heads: so every axis is attended along without moving any data.
         q, k, v = (
             x.reshape(x.shape[:axis].numel(), x.shape[axis], -1, x.shape[-1] // self.heads).transpose(1, 2)
             for x in (q, k, v)
         )
-        if self.q_scale is not None:
-            q = functional.rms_norm(q, q.shape[-1:], self.q_scale)
-            k = functional.rms_norm(k, k.shape[-1:], self.k_scale)
-        if self.rotary:
-            angles = _angles(k.shape[2], k.shape[3] // 2, periodic)
-            q, k = _rotated(q, angles[-q.shape[2] :]), _rotated(k, angles)
         return _attention(q, k, v).transpose(1, 2)
-
-
-def _angles(length: int, count: int, periodic: bool) -> Tensor:
-    if periodic:  # whole waves
-        rates = 2 * torch.pi / length * (torch.arange(count) % (length // 2 + 1))
-    else:
-        rates = 100.0 ** (-torch.arange(count) / count)
-    return torch.arange(length)[:, None] * rates
-
-
-def _rotated(x: Tensor, angles: Tensor) -> Tensor:
-    a, b = x.chunk(2, -1)
-    return torch.cat((a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()), -1)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -98,7 +72,6 @@ class AxialAttention(nn.Module):
         if dim % heads:
             raise ValueError(f"heads: expected a divisor of dim = {dim}, found {heads}")
         self.time, self.depth, self.height, self.width = (AxisAttention(dim, heads) for _ in range(4))
-        self.boundary = ("open", "open", "open")
 
     def forward(self, tokens: Tokens, last_only: bool = False) -> Kept:
         """With `last_only`, only the last frame's tokens, of shape B 1 d h w E."""
@@ -106,11 +79,7 @@ class AxialAttention(nn.Module):
             last = tokens[:, -1:] if last_only else tokens
             tokens = last + self.time(tokens, _TIME, last_only)
         along = list(zip(_SPACE, (self.depth, self.height, self.width), strict=True))
-        mixed = [
-            attention(tokens, axis, periodic=self.boundary[axis - 2] == "periodic")
-            for axis, attention in along
-            if tokens.shape[axis] > 1
-        ]
+        mixed = [attention(tokens, axis) for axis, attention in along if tokens.shape[axis] > 1]
         if absent := [(attention, axis) for axis, attention in along if tokens.shape[axis] == 1]:
             mixed.append(_along_absent_axes(tokens, absent))
         return sum(mixed, tokens)
@@ -143,22 +112,6 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(dim, mlp_dim), nn.GELU(), Dropout(dropout), nn.Linear(mlp_dim, dim), Dropout(dropout)
         )
-        self.scale_mixer: nn.Parameter | None = None
-        self.scale_mlp: nn.Parameter | None = None
-
-    def change(self, dim: int, mlp_dim: int, trial: dict) -> None:
-        """What is tried."""
-        if trial.get("rms_norm"):
-            self.norm_mixer, self.norm_mlp = nn.RMSNorm(dim), nn.RMSNorm(dim)
-        if trial.get("swiglu"):
-            self.mlp = Gated(dim, 2 * mlp_dim // 3)
-        if trial.get("layer_scale"):
-            self.scale_mixer = nn.Parameter(torch.full((dim,), 0.1))
-            self.scale_mlp = nn.Parameter(torch.full((dim,), 0.1))
-        for axis in (self.mixer.time, self.mixer.depth, self.mixer.height, self.mixer.width):
-            axis.rotary = trial.get("positions") == "rotary"
-            if trial.get("qk_norm"):
-                axis.norm_scores(dim)
 
     def forward(self, tokens: Tokens, last_only: bool = False) -> Kept:
         """With `last_only`, only the last frame's tokens, of shape B 1 d h w E."""
@@ -170,19 +123,5 @@ class Block(nn.Module):
             mixed = self.mixer(normed, last_only=True) if axial else self.mixer(normed)[:, -1:]
         else:
             mixed = self.mixer(normed)
-        tokens = tokens + (mixed if self.scale_mixer is None else self.scale_mixer * mixed)
-        more = self.mlp(self.norm_mlp(tokens))
-        return tokens + (more if self.scale_mlp is None else self.scale_mlp * more)
-
-
-class Gated(nn.Module):
-    """SwiGLU."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.into = nn.Linear(dim, 2 * hidden)
-        self.out = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.into(x).chunk(2, -1)
-        return self.out(functional.silu(gate) * value)
+        tokens = tokens + mixed
+        return tokens + self.mlp(self.norm_mlp(tokens))

@@ -12,7 +12,7 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from morph.layout import KNOWN, Conditions, Context, State, Tokens, TrainedOn
+from morph.layout import Conditions, Context, State, Tokens, TrainedOn
 from morph.model.decoder import Decoder
 from morph.model.embedding import PatchEmbedding, patch_shape
 from morph.model.folder import fetch, read_folder, write_folder
@@ -79,7 +79,6 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
         filling: str = "zero",
         local: Mapping[str, Any] | None = None,
         token_frames: int | None = None,
-        trial: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(capacity, Normalisation(normalisation, predict, base))
         if filling not in ("zero", "repeat"):
@@ -96,7 +95,7 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
             "patch_size": patch_size, "field_heads": field_heads, "dropout": dropout,
             "capacity": asdict(size), "resample_positions": resample_positions, "mixer": _describe(mixer),
             "normalisation": normalisation, "predict": predict, "base": base, "filling": filling,
-            "local": _plain(local), "token_frames": token_frames, "trial": _plain(trial),
+            "local": _plain(local), "token_frames": token_frames,
         }  # fmt: skip
         self.embedding = PatchEmbedding(dim, patch_size, filters, field_heads, size.max_components)
         self.positions = LearnedPositions(dim, size.max_context, size.max_patches, resample_positions, dropout)
@@ -109,18 +108,6 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
                 "local: what it says is an increment on the last frame; set predict=increment and base=persistence, or "
                 f"local=null, found predict={predict} and base={base}"
             )
-        self.trial = _plain(trial) or {}
-        self.positions.off = self.trial.get("positions") in ("none", "rotary")
-        self.embedding.change(dim, self.trial)
-        for block in self.blocks:
-            block.change(dim, mlp_dim, self.trial)
-        if self.trial.get("rms_norm"):
-            self.decoder.norm = nn.RMSNorm(dim)
-        self.modulation = None
-        if self.trial.get("known"):
-            self.modulation = nn.Sequential(nn.Linear(KNOWN, dim), nn.GELU(), nn.Linear(dim, 2 * dim))
-            nn.init.zeros_(self.modulation[2].weight)
-            nn.init.zeros_(self.modulation[2].bias)
         self.local = None if local is None else Local(size.max_fields, size.max_components, **(_plain(local) or {}))
 
     @property
@@ -195,19 +182,7 @@ class Morph(Surrogate, ModelHubMixin, library_name="morph", paper_url="https://a
         if self.filling == "repeat" and not conditions.all_physical:
             frames = frames.where(conditions.component_mask[..., None, None, None], frames[:, :, :, :1])
         frames = pad(frames, self.patch_size, conditions.boundary)
-        if self.trial.get("padding"):
-            self.embedding.convolution.boundary = conditions.boundary
-        for block in self.blocks:
-            block.mixer.boundary = conditions.boundary
         tokens = self.positions(self._run(self.embedding, frames.to(self.positions.table.dtype)))
-        if self.modulation is not None:
-            known = conditions.known
-            if known is None:
-                known = torch.zeros(len(frames), KNOWN)
-            if self.training:
-                known = known * (torch.rand(len(known), 1) > 0.2)
-            scale, offset = self.modulation(known)[:, None, None, None, None].chunk(2, -1)
-            tokens = tokens * (1 + scale) + offset
         for number, block in enumerate(self.blocks, start=1):
             tokens = self._run(block, tokens, last_only=last_only and number == len(self.blocks))
         return tokens

@@ -27,11 +27,8 @@ class LearnedPositions(nn.Module):
         # Small, so that an untrained table does not drown the content of the tokens.
         self.table = nn.Parameter(torch.randn(1, max_context, max_patches, dim) * 0.02)
         self.dropout = Dropout(dropout)
-        self.off = False
 
     def forward(self, tokens: Tokens) -> Tokens:
-        if self.off:
-            return tokens
         steps, patches = tokens.shape[1], tokens.shape[2] * tokens.shape[3] * tokens.shape[4]
         if self.resample == "linear":
             rows = self.table[0, :steps].transpose(1, 2)
