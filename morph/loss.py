@@ -5,9 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from morph.layout import Batch, Target
-from morph.model.grid import derivatives
 from morph.model.surrogate import Surrogate
-from morph.objective import Objective, push_forward, shifted, transformed, with_noise
+from morph.objective import Objective, push_forward, shifted
 from morph.rollout import unroll
 
 __all__ = ["NonFiniteError", "batch_loss", "forecast_loss", "locate"]
@@ -17,22 +16,20 @@ class NonFiniteError(ValueError):
     """A NaN or infinity in data, loss or forecast."""
 
 
-_CAUCHY = 3.0
 _PLAIN = Objective()
 
 
 def forecast_loss(
     prediction: Target, batch: Batch, unit: Float[Tensor, "B F"], objective: Objective = _PLAIN
 ) -> Float[Tensor, ""]:
-    """Mean of ((prediction - target) / unit)^2 over samples, steps, space and physical components, or of another loss.
+    """Mean of ((prediction - target) / unit)^2 over samples, steps, space and physical components, or of the absolute
+    value.
 
     Each physical component counts once; fillers do not count.  Of a masked data set the mean runs over the valid points
     alone: a component without any in the batch counts nowhere, and without any at all the loss and its gradient are 0.
     """
     error = (prediction - batch.target) / unit[:, None, :, None, None, None, None]
-    errors = _of(error, objective.loss)
-    if objective.gradient:
-        errors = errors + objective.gradient * _of_gradient(error, batch, objective.loss)
+    errors = error.abs() if objective.loss == "absolute" else error.square()
     all_but_components = (0, 1, 4, 5, 6)
     if batch.valid is None:
         per_component = errors.mean(all_but_components)
@@ -50,31 +47,11 @@ def batch_loss(model: Surrogate, batch: Batch, objective: Objective = _PLAIN) ->
     `objective.pushforward` are there for the steps before."""
     if objective.jitter:
         batch = shifted(batch)
-    if objective.symmetry:
-        batch = transformed(batch)
     unit = model.unit_of_error(batch.context, batch.conditions)
-    if objective.noise:
-        batch = with_noise(batch, objective.noise)
     if objective.pushforward:
         batch = push_forward(model, batch, objective.pushforward)
     prediction = torch.stack(list(unroll(model, batch.context, batch.target.shape[1], batch.conditions)), 1)
     return forecast_loss(prediction, batch, unit, objective)
-
-
-def _of(error: Tensor, loss: str) -> Tensor:
-    if loss == "absolute":
-        return error.abs()
-    return error.square() if loss == "squared" else _CAUCHY * (error.square() / _CAUCHY).log1p()
-
-
-def _of_gradient(error: Tensor, batch: Batch, loss: str) -> Tensor:
-    """In units of the root mean square gradient of the last frame's increment."""
-    flat = error.flatten(0, 3)[:, None]
-    total = torch.zeros_like(flat)
-    for axis, boundary in enumerate(batch.conditions.boundary, start=2):
-        if flat.shape[axis] > 1:
-            total = total + _of(8 * derivatives(flat, axis, boundary)[0], loss)
-    return total.view_as(error)
 
 
 def locate(batch: Batch, step: str, what: str) -> str:

@@ -15,7 +15,7 @@ from morph.model.stability import Stability
 from morph.rollout import rollout
 
 SMALL = {"dim": 32, "depth": 1, "heads": 4, "field_heads": 8, "patch_size": 4}
-LOCAL = {"regression": {}, "refinement": {"width": 8, "depth": 1}, "stability": {}}
+LOCAL = {"regression": {}, "stability": {}}
 PERIODIC: tuple[Boundary, Boundary, Boundary] = ("periodic", "periodic", "periodic")
 SHAPES = [(1, 1, 32), (1, 12, 16), (6, 8, 10)]
 
@@ -39,11 +39,8 @@ def build(**options: object) -> Morph:
     torch.manual_seed(0)
     model = Morph(**{**SMALL, "local": LOCAL, "capacity": Capacity(3, 3, 4, 64), **options})
     parameters = [*model.decoder.parameters()]
-    if model.local is not None:
-        for part in (model.local.regression, model.local.refinement):
-            parameters += (
-                [] if part is None else [getattr(part, name) for name in ("law", "last") if hasattr(part, name)]
-            )
+    if model.local is not None and model.local.regression is not None:
+        parameters.append(model.local.regression.law)
     for parameter in parameters:
         nn.init.normal_(parameter, std=0.05)
     return model.eval().requires_grad_(False)
@@ -160,7 +157,7 @@ def test_local_parts_follow_any_shift_of_periodic_data(shape: tuple[int, int, in
 
 
 def test_without_a_law_an_untrained_model_is_persistence() -> None:
-    model = Morph(**SMALL, local={"refinement": {}, "stability": {"damping": 0.0}}).eval()
+    model = Morph(**SMALL, local={"stability": {"damping": 0.0}}).eval()
     x = frames(2, 4, 2, 2, 1, 8, 8)
     assert torch.equal(model(x), x[:, -1])
 
@@ -230,7 +227,6 @@ def test_a_grown_model_forecasts_what_it_did() -> None:
     [
         ({"regression": {"products": 0}}, "local.regression: expected linear, products"),
         ({"regression": {"potentials": 11}}, "a potential for each 4 products"),
-        ({"refinement": {"width": 0}}, "local.refinement: expected width"),
         ({"stability": {"growth": 0.5}}, "local.stability: expected detail"),
         ({"filter": {}}, "filter"),
         ({"stability": {"cutoff": 1}}, "cutoff"),

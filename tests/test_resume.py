@@ -60,7 +60,7 @@ def opened(**options: Any) -> Any:
         ({"schedule": None}, "schedule.warmup_fraction=0.05, now None"),
         ({"weight_decay": 0.9}, "weight_decay=0.01, now 0.9"),
         ({"ema": 0.9}, "ema=None, now 0.9"),
-        ({"objective": {"loss": "cauchy", "pushforward": 0}}, "objective.loss=squared, now cauchy"),
+        ({"objective": {"loss": "absolute", "pushforward": 0}}, "objective.loss=squared, now absolute"),
         ({"trainer": {"gradient_clip_val": None}}, "trainer.gradient_clip_val=1.0, now None"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a model does at full resolution, beside its tokens: a law from the context, a refinement, and stability."""
+"""What a model does at full resolution, beside its tokens: a law from the context, and stability."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from morph.layout import Conditions, Context, State
 from morph.model.grid import Points
-from morph.model.refinement import Refinement
 from morph.model.regression import Observed, Regression
 from morph.model.stability import Stability
 
 __all__ = ["PARTS", "Local"]
 
-PARTS = ("regression", "refinement", "stability")
+PARTS = ("regression", "stability")
 
 
 class Local(nn.Module):
@@ -23,7 +22,7 @@ class Local(nn.Module):
 
     Args:
         max_fields, max_components: Of the model.
-        regression, refinement, stability: Options of `Regression`, `Refinement` and `Stability`; None: without.
+        regression, stability: Options of `Regression` and `Stability`; None: without.
 
     Raises:
         ValueError: An option is unknown or not what it should be.
@@ -35,7 +34,6 @@ class Local(nn.Module):
         max_components: int,
         *,
         regression: Mapping[str, Any] | None = None,
-        refinement: Mapping[str, Any] | None = None,
         stability: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -43,7 +41,6 @@ class Local(nn.Module):
         size = (max_fields, max_components)
         try:
             self.regression = None if regression is None else Regression(*size, **regression)
-            self.refinement = None if refinement is None else Refinement(*size, **refinement)
             self.stability = None if stability is None else Stability(**stability)
         except TypeError as error:
             raise ValueError(f"local: {str(error).split(') ')[-1].split('__init__() ')[-1]}") from error
@@ -75,12 +72,9 @@ class Local(nn.Module):
             return whole.index_copy(1, places, increment).unflatten(1, (fields, components))
 
     def _increment(self, seen: Observed, decoded: Points, speed: Float[Tensor, "B N"]) -> Points:
-        correction = decoded
         regressed, missed = torch.zeros_like(decoded), torch.ones_like(decoded[..., :1, :1, :1])
         if self.regression is not None:
             regressed, missed = self.regression(seen)
-        if self.refinement is not None:
-            correction = correction + self.refinement(seen, [regressed, decoded])
         # In units of what the law missed: where it is good, what corrects it is small from the beginning.
-        increment = regressed + missed * correction
+        increment = regressed + missed * decoded
         return increment if self.stability is None else self.stability(increment, seen, speed)
