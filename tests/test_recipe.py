@@ -129,6 +129,7 @@ def test_a_screened_row_replaces_that_of_its_name_and_base() -> None:
     text = screen.markdown(rows)
     assert text.count("One option away from:") == 2
     assert "| default | 250 | .125 | .500 |" in text
+    assert "| other | 250 | .500 (+300%) | .500 (+0%) |" in text
 
 
 def test_rows_name_options_that_exist() -> None:

@@ -16,6 +16,7 @@ __all__ = ["FIELDS", "add", "main", "markdown"]
 
 FIELDS = ("base", "row", "steps", "mix_1", "mix_1_naive", "mix_10", "mix_10_naive", "heldout_1", "heldout_1_naive",
           "heldout_10", "heldout_10_naive", "train_seconds")  # fmt: skip
+_SHOWN = ("mix_1", "mix_10", "heldout_1", "heldout_10")  # the naive forecasts are the same for all
 _TABLE = Path(__file__).with_name("screening.csv")
 
 
@@ -44,18 +45,29 @@ def add(rows: Sequence[Mapping[str, Any]], base: str, found: Sequence[Mapping[st
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table for each base, the base itself first."""
-    head = [name.replace("_", " ").replace("heldout", "held-out") for name in FIELDS[1:]]
+    """A table for each base, the base itself first; the others with their difference from it."""
+    head = [
+        "row",
+        "steps",
+        *(name.replace("_", " ").replace("heldout", "held-out") for name in _SHOWN),
+        "train seconds",
+    ]
     lines = []
     for base in dict.fromkeys(row["base"] for row in rows):
         mine = sorted((row for row in rows if row["base"] == base), key=lambda row: row["row"] != "default")
         lines += ["", f"One option away from: {base}", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         for row in mine:
-            numbers = [short(float(row[name])) for name in FIELDS[3:-1]]
+            numbers = [_cell(float(row[name]), float(mine[0][name]), row is mine[0]) for name in _SHOWN]
             lines.append(
                 f"| {' | '.join([row['row'], str(row['steps']), *numbers, f'{float(row[FIELDS[-1]]):.0f}'])} |"
             )
     return "\n".join(lines).lstrip() + "\n"
+
+
+def _cell(value: float, base: float, is_base: bool) -> str:
+    if is_base:
+        return short(value)
+    return f"{short(value)} ({value / base - 1:+.0%})" if value < 100 else "lost"
 
 
 if __name__ == "__main__":
