@@ -37,8 +37,10 @@ ROWS: dict[str, Row] = {
     "unet": Row("U-Net, one for each system", ("+experiment=pretrain_mix", "model=unet"), each=True),
     "default": Row("default recipe", _BEST),
 }
-"""The first four are the study; the others are the ablation, each one option besides those of the default.  Options that
-lost and are gone from the code have their figures in screening.md."""
+"""The first four are the study; the others are the ablation, each one option besides those of the default.
+
+Options that lost and are gone from the code have their figures in screening.md.
+"""
 
 _CHANGED = {
     "token_frames_null": ("model.token_frames=null",),
