@@ -99,7 +99,7 @@ def read_compared(
         if wanted > start:
             raise ValueError(
                 f"compare {name}: it sees {wanted} frames, and rollouts start after {start}; give start={wanted}, or "
-                f"context={start} for as many to each"
+                f"context={min(start, model.capacity.max_context)} for as many"
             )
         found[name] = Compared(path, checkpoint, model, wanted)
     return found

@@ -150,7 +150,7 @@ def check_lengths(
     if steps > longest or longest < 1:
         raise ValueError(
             f"data set {adapter.spec.name!r}: its trajectories have {adapter.spec.num_steps} frames; after {context} "
-            f"frames of context {max(longest, 0)} remain to compare with, found steps={steps}"
+            f"frames {max(longest, 0)} remain to compare with, found steps={steps}"
         )
     return steps
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from morph.layout import Batch, Conditions
+from morph.layout import Batch, Conditions, Context, State
 from morph.loss import batch_loss, forecast_loss
 from morph.model.naive import Naive
 from morph.model.surrogate import Capacity
@@ -62,12 +62,34 @@ def test_losses_are_those_of_their_formulas() -> None:
             assert found.item() == pytest.approx(expected, rel=1e-3)
 
 
+class _Seeing(Naive):
+    """A forecast that remembers what it saw."""
+
+    def forward(self, context: Context, conditions: Conditions | None = None) -> State:
+        self.seen = context
+        return super().forward(context, conditions)
+
+
 def test_a_forecast_that_knows_no_place_has_the_same_loss_anywhere() -> None:
-    model = Naive(capacity=Capacity(2, 2, 3), base="linear")
+    model = _Seeing(capacity=Capacity(2, 2, 3), base="linear")
     plain = batch_loss(model, batch())
+    moved = 0
     for seed in range(4):
         torch.manual_seed(seed)
         assert torch.allclose(batch_loss(model, batch(), Objective(jitter=True)), plain, rtol=1e-5)
+        moved += not torch.equal(model.seen, batch().context)
+    assert moved >= 3
+
+
+def test_land_moves_with_the_frames() -> None:
+    given = batch()
+    absent = given.context[:, -1] > 1
+    given = given._replace(conditions=given.conditions._replace(absent=absent), valid=given.target > 0)
+    torch.manual_seed(2)
+    moved = shifted(given)
+    assert torch.equal(moved.conditions.absent, moved.context[:, -1] > 1)
+    assert torch.equal(moved.valid, moved.target > 0)
+    assert not torch.equal(moved.valid, given.valid)
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,9 @@ def test_the_command_trains_judges_and_writes_the_table(
     before = (tmp_path / "rows" / "default-0.json").stat().st_mtime_ns
     run.main()  # nothing is done twice
     assert (tmp_path / "rows" / "default-0.json").stat().st_mtime_ns == before
+    monkeypatch.setattr("sys.argv", ["run.py", *(a if a != "steps=2" else "steps=3" for a in arguments)])
+    with pytest.raises(SystemExit, match=r"steps: .*published-0.json is of steps=2; give another out="):
+        run.main()
 
 
 def test_a_screened_row_replaces_that_of_its_name_and_base() -> None:
@@ -130,6 +133,9 @@ def test_a_screened_row_replaces_that_of_its_name_and_base() -> None:
     assert text.count("One option away from:") == 2
     assert "| default | 250 | .125 | .500 |" in text
     assert "| other | 250 | .500 (+300%) | .500 (+0%) |" in text
+    assert "| other | 250 | lost |" in screen.markdown(
+        screen.add(rows, "first", [{**found, "row": "other", "mix_1": 1e9}])
+    )
 
 
 def test_rows_name_options_that_exist() -> None:

@@ -150,7 +150,7 @@ def test_the_ratio_is_to_the_better_naive_forecast() -> None:
 
 
 def test_steps_beyond_the_data_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"12 frames; after 4 frames of context 8 remain .* found steps=9"):
+    with pytest.raises(ValueError, match=r"12 frames; after 4 frames 8 remain .* found steps=9"):
         judged(exact, steps=9)
 
 

@@ -52,6 +52,8 @@ def main() -> None:
     out = Path(options["out"])
     out.mkdir(parents=True, exist_ok=True)
     wanted = [(name, seed) for seed in options["seeds"] for name in options["rows"]]
+    for name, seed in wanted:
+        _check_stored(_result(out, name, seed), options)
     missing = [(name, seed) for name, seed in wanted if not _result(out, name, seed).exists()]
     for name, seed in tqdm(missing, desc="rows", unit="run", disable=None):
         found = one(name, ROWS[name], seed, options, out)
@@ -82,6 +84,16 @@ def options_of_command_line() -> dict[str, Any]:
     if not options["seeds"] or not all(isinstance(seed, int) for seed in options["seeds"]):
         sys.exit(f"error: seeds: expected whole numbers, found {options['seeds']!r}")
     return options
+
+
+def _check_stored(path: Path, options: Mapping[str, Any]) -> None:
+    """What is there already is of the same protocol."""
+    if not path.exists():
+        return
+    stored = json.loads(path.read_text())
+    for option in ("steps", "split", "start"):
+        if stored.get(option, options[option]) != options[option]:
+            sys.exit(f"error: {option}: {path} is of {option}={stored[option]}; give another out=, or remove it")
 
 
 def _result(out: Path, name: str, seed: int) -> Path:
@@ -130,6 +142,7 @@ def one(name: str, row: Row, seed: int, options: Mapping[str, Any], out: Path) -
             shutil.rmtree(folder)
     return {
         "row": name, "seed": seed, "steps": options["steps"], "split": options["split"],
+        "start": options["start"],
         **judge.numbers(kept), "train_seconds": seconds, "judge_seconds": judged, "parameters": parameters,
         "inference_ms": milliseconds,
     }  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from morph.layout import Boundary
 
-__all__ = ["Spectrum", "axes_of", "derivatives", "extend", "second_derivative"]
+__all__ = ["Spectrum", "axes_of", "derivatives", "second_derivative"]
 
 Points = Float[Tensor, "B N D H W"]
 """Values at points of space; N are components, or channels of any kind."""
@@ -25,7 +25,7 @@ def axes_of(x: Points) -> list[int]:
     return [axis for axis in _AXES if x.shape[axis] > 1]
 
 
-def extend(x: Tensor, axis: int, by: int, boundary: Boundary) -> Tensor:
+def _extend(x: Tensor, axis: int, by: int, boundary: Boundary) -> Tensor:
     """`by` more points at both ends of an axis: around the period, or the last value again."""
     size = x.shape[axis]
     if boundary == "periodic" and size >= by:
@@ -41,7 +41,7 @@ def derivatives(x: Points, axis: int, boundary: Boundary) -> tuple[Points, Point
     Central differences of fourth and second order: (8 (u_1 - u_-1) - (u_2 - u_-2)) / 12 and u_1 - 2 u_0 + u_-1.
     """
     size = x.shape[axis]
-    wide = extend(x, axis, 2, boundary)
+    wide = _extend(x, axis, 2, boundary)
     before2, before, after, after2 = (wide.narrow(axis, at, size) for at in (0, 1, 3, 4))
     first = torch.sub(after, before).mul(8 / 12).sub(torch.sub(after2, before2), alpha=1 / 12)
     return first, torch.add(after, before).sub(x, alpha=2)
@@ -49,7 +49,7 @@ def derivatives(x: Points, axis: int, boundary: Boundary) -> tuple[Points, Point
 
 def second_derivative(x: Points, axis: int, boundary: Boundary) -> Points:
     """The second one of `derivatives`."""
-    wide = extend(x, axis, 1, boundary)
+    wide = _extend(x, axis, 1, boundary)
     return torch.add(wide.narrow(axis, 2, x.shape[axis]), wide.narrow(axis, 0, x.shape[axis])).sub(x, alpha=2)
 
 

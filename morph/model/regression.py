@@ -43,12 +43,6 @@ class Observed(NamedTuple):
     boundary: tuple[Boundary, Boundary, Boundary]
     absent: Bool[Tensor, "B N D H W"] | None
 
-    @property
-    def latest(self) -> Points:
-        """The last increment, zero where the context has one frame."""
-        last = self.frames[:, -1]
-        return self.increments[:, -1] if self.increments.shape[1] else torch.zeros_like(last)
-
 
 class Regression(nn.Module):
     """The increment that follows the last frame, by a law that is fitted to the context.
