@@ -22,8 +22,7 @@ _PLAIN = Objective()
 def forecast_loss(
     prediction: Target, batch: Batch, unit: Float[Tensor, "B F"], objective: Objective = _PLAIN
 ) -> Float[Tensor, ""]:
-    """Mean of ((prediction - target) / unit)^2 over samples, steps, space and physical components, or of the absolute
-    value.
+    """Mean of e^2, or of |e|, with e = (prediction - target) / unit, over samples, steps, space and components.
 
     Each physical component counts once; fillers do not count.  Of a masked data set the mean runs over the valid points
     alone: a component without any in the batch counts nowhere, and without any at all the loss and its gradient are 0.

@@ -45,6 +45,9 @@ DEFAULTS: dict[str, Any] = {
     "keep": False,  # the runs themselves, in out/runs
 }
 
+_PROTOCOL = ("steps", "split", "start", "windows", "rollout", "level", "extra")
+"""What rows of one table have in common."""
+
 
 def main() -> None:
     """Train and judge what is missing, then write the table of all that is there."""
@@ -91,7 +94,7 @@ def _check_stored(path: Path, options: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     stored = json.loads(path.read_text())
-    for option in ("steps", "split", "start"):
+    for option in _PROTOCOL:  # earlier files do not say all of them
         if stored.get(option, options[option]) != options[option]:
             sys.exit(f"error: {option}: {path} is of {option}={stored[option]}; give another out=, or remove it")
 
@@ -141,8 +144,7 @@ def one(name: str, row: Row, seed: int, options: Mapping[str, Any], out: Path) -
         if not options["keep"]:
             shutil.rmtree(folder)
     return {
-        "row": name, "seed": seed, "steps": options["steps"], "split": options["split"],
-        "start": options["start"],
+        "row": name, "seed": seed, **{option: options[option] for option in _PROTOCOL},
         **judge.numbers(kept), "train_seconds": seconds, "judge_seconds": judged, "parameters": parameters,
         "inference_ms": milliseconds,
     }  # fmt: skip

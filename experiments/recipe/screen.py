@@ -46,26 +46,22 @@ def add(rows: Sequence[Mapping[str, Any]], base: str, found: Sequence[Mapping[st
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A table for each base, the base itself first; the others with their difference from it."""
-    head = [
-        "row",
-        "steps",
-        *(name.replace("_", " ").replace("heldout", "held-out") for name in _SHOWN),
-        "train seconds",
-    ]
+    columns = [name.replace("_", " ").replace("heldout", "held-out") for name in _SHOWN]
+    head = ["row", "steps", *columns, "train seconds"]
     lines = []
     for base in dict.fromkeys(row["base"] for row in rows):
         mine = sorted((row for row in rows if row["base"] == base), key=lambda row: row["row"] != "default")
         lines += ["", f"One option away from: {base}", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         for row in mine:
-            numbers = [_cell(float(row[name]), float(mine[0][name]), row is mine[0]) for name in _SHOWN]
+            numbers = [_cell(float(row[name]), None if row is mine[0] else float(mine[0][name])) for name in _SHOWN]
             lines.append(
                 f"| {' | '.join([row['row'], str(row['steps']), *numbers, f'{float(row[FIELDS[-1]]):.0f}'])} |"
             )
     return "\n".join(lines).lstrip() + "\n"
 
 
-def _cell(value: float, base: float, is_base: bool) -> str:
-    if is_base:
+def _cell(value: float, base: float | None) -> str:
+    if base is None:
         return short(value)
     return f"{short(value)} ({value / base - 1:+.0%})" if value < 100 else "lost"
 
