@@ -146,11 +146,16 @@ def check_lengths(
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{option}: expected a positive integer, found {value!r}")
     longest = adapter.spec.num_steps - context
+    if longest < 1:
+        raise ValueError(
+            f"data set {adapter.spec.name!r}: its trajectories have {adapter.spec.num_steps} frames, and "
+            f"{context} come before the first that is forecast; lower start or context"
+        )
     steps = longest if steps is None else steps
-    if steps > longest or longest < 1:
+    if steps > longest:
         raise ValueError(
             f"data set {adapter.spec.name!r}: its trajectories have {adapter.spec.num_steps} frames; after {context} "
-            f"frames {max(longest, 0)} remain to compare with, found steps={steps}"
+            f"frames {longest} remain to compare with, found steps={steps}"
         )
     return steps
 

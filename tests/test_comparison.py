@@ -277,6 +277,7 @@ def test_models_of_few_frames_can_start_where_those_of_many_do(call: Any, runs: 
             ("checkpoint=scratch", "compare=[tuned]"),
             "compare tuned: it sees 2 frames, and rollouts start after 1; give start=2, or context=1 for as many",
         ),
+        (("start=99",), "frames, and 99 come before the first that is forecast; lower start or context"),
         (("start=1",), "start: expected at least the 2 frames that the model sees, found 1"),
         (("perturbation=0.1",), "perturbation: without effect on a single rollout; give members=16"),
         (("dropout=true", "seed=3"), "dropout, seed: without effect on a single rollout"),
